@@ -1,0 +1,341 @@
+"""Replays recorded scheduling decisions (format `sched-oracle/1`) and names the first difference.
+
+    python -m experiments.conformance PATH... [--level 2]
+
+A scenario is the input of a scheduler and every decision that vLLM's own scheduler took on it, its
+model being faked. Here the same input goes through the ordinary engine core. Level 1 compares the
+decisions, level 2 also free-block counts and queue orders, level 3 also physical block ids.
+"""
+
+import argparse
+import json
+import sys
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workbench.config import CacheConfig, SchedulerConfig
+from workbench.engine_core import EngineCore, PipelinedEngineCore
+from workbench.errors import ConfigError, WorkbenchError
+from workbench.kv_cache.block_hash import TokenBlockHashes
+from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput, SchedulerOutput
+from workbench.request import Request, RequestStatus
+from workbench.scheduler.scheduler import Scheduler
+
+FORMAT = "sched-oracle/1"
+FIELDS = {
+    1: (
+        "scheduled",
+        "preempted",
+        "admitted",
+        "draft_tokens",
+        "update_of_step",
+        "computed_after_schedule",
+        "tokens_out",
+        "finished",
+    ),
+    2: ("free_blocks_after_schedule", "free_blocks_end", "running", "waiting"),
+    3: ("detail_block_tables_changed",),
+}
+DRAFT_TOKEN = 1
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where a replay first departs from its recording."""
+
+    level: int
+    step: int
+    field: str
+    expected: Any
+    got: Any
+
+    def __str__(self) -> str:
+        return f"step {self.step} {self.field}: expected {self.expected}, got {self.got}"
+
+
+class FakeModel:
+    """An Executor whose answers are those of the scenario; a pending result is the answer itself."""
+
+    def __init__(self, scenario: dict[str, Any], stop_tokens: dict[str, int]) -> None:
+        self._items = {item["id"]: item for item in scenario["requests"]}
+        self._ordinals = {item["id"]: j for j, item in enumerate(scenario["requests"])}
+        self._num_drafts = scenario["config"]["spec_tokens"]
+        self._num_sampled = dict.fromkeys(self._items, 0)
+        self._num_verifications = dict.fromkeys(self._items, 0)
+        self._known: dict[str, int] = {}
+        self.last_output: SchedulerOutput | None = None
+        self._pending = ModelRunnerOutput()
+
+    def execute_model(self, scheduler_output: SchedulerOutput) -> None:
+        self.last_output = scheduler_output
+        rows: list[list[int]] = []
+        drafts: dict[str, list[int]] = {}
+        for new in scheduler_output.scheduled_new_reqs:
+            self._known[new.request_id] = new.num_computed_tokens
+        for request_id, num_tokens in scheduler_output.num_scheduled_tokens.items():
+            rows.append(self._sample(request_id, num_tokens, scheduler_output))
+            if rows[-1] and self._num_drafts:
+                drafts[request_id] = [DRAFT_TOKEN] * self._num_drafts
+        self._pending = ModelRunnerOutput(rows, drafts)
+
+    def sample_tokens(self, grammar_output: Any) -> ModelRunnerOutput:
+        return self._pending
+
+    def _sample(self, request_id: str, num_tokens: int, output: SchedulerOutput) -> list[int]:
+        """The tokens of one row: none before the prompt (or what was recomputed) is complete."""
+        item = self._items[request_id]
+        drafts = output.scheduled_spec_decode_tokens.get(request_id, [])
+        computed = self._known[request_id] + num_tokens - len(drafts)
+        if computed < item["prompt_len"] + self._num_sampled[request_id]:
+            self._known[request_id] = computed
+            return []
+        num_accepted = 0
+        if drafts:
+            accept = item.get("accept") or [0]
+            turn = self._num_verifications[request_id]
+            num_accepted = min(accept[turn % len(accept)], len(drafts))
+            self._num_verifications[request_id] += 1
+        first = self._num_sampled[request_id]
+        self._num_sampled[request_id] += 1 + num_accepted
+        self._known[request_id] = computed + num_accepted
+        return [output_token(self._ordinals[request_id], first + k) for k in range(1 + num_accepted)]
+
+
+class Replay:
+    """One scenario on its way through the engine core."""
+
+    def __init__(self, scenario: dict[str, Any]) -> None:
+        config = scenario["config"]
+        self._scenario = scenario
+        self._depth = config["pipeline_depth"]
+        self._stops = {
+            item["id"]: output_token(j, item["stop_after"] - 1)
+            for j, item in enumerate(scenario["requests"])
+            if item.get("stop_after") is not None
+        }
+        self._model = FakeModel(scenario, self._stops)
+        self._now = 0.0
+        self.scheduler = Scheduler(
+            scheduler_config(config), cache_config(config), config["num_usable_blocks"]
+        )
+        if self._depth == 1:
+            self.core = EngineCore(self.scheduler, self._model, lambda: self._now)
+        else:
+            self.core = PipelinedEngineCore(
+                self.scheduler, self._model, lambda: self._now, self._depth
+            )
+        self._requests: dict[str, Request] = {}
+        self._tables: dict[str, list[list[int]]] = {}
+        self._scheduled_steps: deque[int] = deque()
+
+    def differences(self) -> Iterable[Difference]:
+        """Every difference, in the order of steps and levels."""
+        for expected in self._scenario["steps"]:
+            got = self._step(expected["step"])
+            for level, fields in FIELDS.items():
+                for field in fields:
+                    default: Any = {} if field.startswith(("draft", "detail", "computed")) else None
+                    want = expected.get(field, default)
+                    have = got.get(field, default)
+                    if field in ("tokens_out", "finished", "scheduled"):
+                        want, have = want or [], have or []
+                    if want != have:
+                        yield Difference(level, expected["step"], field, want, have)
+
+    def _step(self, number: int) -> dict[str, Any]:
+        self._now = float(number)
+        self._arrive(number)
+        aborts = [a["id"] for a in self._scenario["aborts"] if a["step"] == number]
+        self.core.abort_requests(aborts)
+        if not self.core.has_work:
+            return self._queues({})
+        counts = {i: r.num_output_tokens for i, r in self._requests.items()}
+        self._model.last_output = None
+        after: dict[str, Any] = {}
+        outputs = self._drive(number, after)
+        return self._queues(self._outcome(after, outputs, counts))
+
+    def _drive(self, number: int, after: dict[str, Any]) -> EngineCoreOutputs:
+        """Run the core's step, looking at it between schedule and update."""
+        step = self.core.step()
+        try:
+            answer = next(step)
+            self._note_schedule(number, after)
+            after["update_of_step"] = self._scheduled_steps.popleft()
+            step.send(answer)
+        except StopIteration as done:
+            if "update_of_step" not in after:
+                self._note_schedule(number, after)
+            return done.value  # type: ignore[no-any-return]
+        raise WorkbenchError("a step waited twice: the engine core is broken")
+
+    def _arrive(self, number: int) -> None:
+        for j, item in enumerate(self._scenario["requests"]):
+            if item["arrival_step"] == number:
+                request = self._request(j, item)
+                self._requests[item["id"]] = request
+                if not self.core.add_request(request):
+                    raise ConfigError(str(self.scheduler.why_ignored(request)))
+
+    def _request(self, ordinal: int, item: dict[str, Any]) -> Request:
+        tokens = prompt_tokens(item["prompt"], self._scenario["requests"])
+        stop = self._stops.get(item["id"])
+        request = Request(
+            item["id"],
+            len(tokens),
+            item["max_tokens"],
+            arrival_time=float(ordinal),
+            prompt_token_ids=tokens,
+            priority=item.get("priority", 0),
+            stop_token_ids=frozenset() if stop is None else frozenset([stop]),
+        )
+        block_size = self._scenario["config"]["block_size"]
+        request.block_hashes = TokenBlockHashes(tokens, request.output_token_ids, block_size)
+        return request
+
+    def _note_schedule(self, number: int, after: dict[str, Any]) -> None:
+        output = self._model.last_output
+        if output is None:
+            return
+        self._scheduled_steps.append(number)
+        after["scheduled"] = [[i, n] for i, n in output.num_scheduled_tokens.items()]
+        after["preempted"] = output.preempted_req_ids
+        after["admitted"] = [
+            {
+                "id": new.request_id,
+                "cached_tokens": new.num_computed_tokens,
+                "resumed": self._requests[new.request_id].num_preemptions > 0,
+            }
+            for new in output.scheduled_new_reqs
+        ]
+        drafts = output.scheduled_spec_decode_tokens
+        after["draft_tokens"] = {i: len(tokens) for i, tokens in drafts.items()}
+        after["free_blocks_after_schedule"] = self.scheduler.kv_cache_manager.num_free_blocks
+        after["computed_after_schedule"] = {
+            i: self._requests[i].num_computed_tokens for i in output.num_scheduled_tokens
+        }
+        after["detail_block_tables_changed"] = self._changed_tables(output)
+
+    def _changed_tables(self, output: SchedulerOutput) -> dict[str, list[list[int]]]:
+        changed = {}
+        for request_id in output.num_scheduled_tokens:
+            tables = [list(table) for table in self._requests[request_id].block_ids]
+            if self._tables.get(request_id) != tables:
+                changed[request_id] = self._tables[request_id] = tables
+        return changed
+
+    def _outcome(
+        self, after: dict[str, Any], outputs: EngineCoreOutputs, counts: dict[str, int]
+    ) -> dict[str, Any]:
+        gained = {
+            i: r.num_output_tokens - counts[i]
+            for i, r in self._requests.items()
+            if r.num_output_tokens > counts[i]
+        }
+        order = [r.request_id for r, _ in outputs.new_tokens()]
+        after["tokens_out"] = [[i, gained[i]] for i in order if i in gained]
+        after["finished"] = [[r.request_id, r.finish_reason] for r in outputs.finished]
+        return after
+
+    def _queues(self, after: dict[str, Any]) -> dict[str, Any]:
+        after["free_blocks_end"] = self.scheduler.kv_cache_manager.num_free_blocks
+        after["running"] = [r.request_id for r in self.scheduler.running]
+        after["waiting"] = [r.request_id for r in self.scheduler.waiting]
+        return after
+
+
+def output_token(ordinal: int, k: int) -> int:
+    """Output token k of the request listed at `ordinal`."""
+    return 500000 + 10000 * ordinal + k
+
+
+def prompt_tokens(segments: list[dict[str, Any]], items: list[dict[str, Any]]) -> list[int]:
+    """The token ids of a prompt given by segments."""
+    ordinals = {item["id"]: j for j, item in enumerate(items)}
+    tokens: list[int] = []
+    for segment in segments:
+        if "output_of" in segment:
+            ordinal = ordinals[segment["output_of"]]
+            tokens += [output_token(ordinal, k) for k in range(segment["len"])]
+        else:
+            seed = segment["seed"] * 1000003
+            tokens += [1 + (seed + i * 7919) % 199999 for i in range(segment["len"])]
+    return tokens
+
+
+def scheduler_config(config: dict[str, Any]) -> SchedulerConfig:
+    """A scenario's settings under our names."""
+    return SchedulerConfig(
+        policy=config["policy"],
+        max_num_seqs=config["max_num_seqs"],
+        max_num_batched_tokens=config["max_num_batched_tokens"],
+        max_model_len=config["max_model_len"],
+        enable_chunked_prefill=config["chunked_prefill"],
+        long_prefill_token_threshold=config["long_prefill_token_threshold"],
+        long_prefill_token_threshold_adaptive=config["long_prefill_token_threshold_adaptive"],
+        scheduler_reserve_full_isl=config["admission_requires_full_prompt_fit"],
+        watermark=config["watermark"],
+        max_num_active_seqs=config["max_num_active_seqs"],
+        prefill_schedule_interval=config["prefill_schedule_interval"],
+        async_scheduling=config["pipeline_depth"] > 1,
+        num_speculative_tokens=config["spec_tokens"],
+    )
+
+
+def cache_config(config: dict[str, Any]) -> CacheConfig:
+    """A scenario's cache under our names."""
+    return CacheConfig(
+        block_size=config["block_size"],
+        enable_prefix_caching=config["prefix_caching"],
+        sliding_window=config["sliding_window"],
+        hybrid_window=config["hybrid_window"],
+    )
+
+
+def level_reached(path: Path) -> tuple[int, Difference | None]:
+    """(highest level at which the replay equals the recording, first difference above it)."""
+    try:
+        scenario = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise WorkbenchError(f"{path}: not a readable JSON file ({error})") from error
+    if not isinstance(scenario, dict) or scenario.get("format") != FORMAT:
+        raise WorkbenchError(f"{path}: format must be {FORMAT!r}")
+    first: dict[int, Difference] = {}
+    for difference in Replay(scenario).differences():
+        first.setdefault(difference.level, difference)
+        if difference.level == 1:
+            break
+    lowest = min(first, default=4)
+    return lowest - 1, first.get(lowest)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Replay scenario files; 1 if any falls short of the level asked for."""
+    parser = argparse.ArgumentParser(prog="conformance", description=__doc__.splitlines()[0])
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or folders")
+    parser.add_argument("--level", type=int, default=2, choices=(1, 2, 3), help="default: 2")
+    args = parser.parse_args(argv)
+    files = [f for p in args.paths for f in (sorted(p.glob("*.json")) if p.is_dir() else [p])]
+    if not files:
+        print(f"no *.json file in {args.paths[0]}: name scenario files", file=sys.stderr)
+        return 2
+    short = 0
+    for file in files:
+        try:
+            level, difference = level_reached(file)
+        except WorkbenchError as error:
+            print(f"{file.name}: error: {error}")
+            short += 1
+            continue
+        note = f"; {difference}" if difference is not None else ""
+        print(f"{file.name}: level {level}{note}")
+        short += level < args.level
+    print(f"{len(files) - short} of {len(files)} at level {args.level} or above")
+    return 1 if short else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

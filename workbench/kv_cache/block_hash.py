@@ -1,0 +1,156 @@
+"""Keys of full KV blocks: equal keys mean equal tokens in the block and in all blocks before it.
+
+A key says what a block holds, not where it is. Three sources of keys share one method:
+real tokens are hashed in a chain, a trace brings its own chained ids, and a request with
+neither gets keys that no other request has (so that its blocks age in the cache as real ones do).
+"""
+
+import hashlib
+from array import array
+from collections.abc import Callable, Hashable, Sequence
+from typing import Protocol
+
+from workbench.errors import ConfigError
+
+_PRIVATE_KEYS_PER_REQUEST = 1 << 32
+
+
+class BlockHashes(Protocol):
+    """The keys of one request's full blocks."""
+
+    def get(self, start: int, stop: int) -> Sequence[Hashable]:
+        """Keys of the full blocks [start, stop); their tokens must be known by now."""
+        ...
+
+    def prompt(self) -> Sequence[Hashable]:
+        """Keys of the prompt's full blocks that another request may share."""
+        ...
+
+
+class PrivateBlockHashes:
+    """Keys of a request that shares nothing: negative integers from a range of its own."""
+
+    __slots__ = ("_base",)
+
+    def __init__(self, ordinal: int) -> None:
+        self._base = -(ordinal + 1) * _PRIVATE_KEYS_PER_REQUEST
+
+    def get(self, start: int, stop: int) -> Sequence[Hashable]:
+        return range(self._base + start, self._base + stop)
+
+    def prompt(self) -> Sequence[Hashable]:
+        return ()
+
+
+class TraceBlockHashes:
+    """Keys from a trace's chained ids, one per `hash_block_size` tokens.
+
+    Args:
+        ordinal: Number of the request, for the keys of blocks that the trace does not know.
+        hash_ids: Non-negative chained ids: of the prompt, and of the answer where it is known.
+        hash_block_size: Tokens an id; the last id may cover fewer.
+        block_size: Tokens a KV block; one of the two sizes must divide the other.
+        num_known_tokens: Tokens that the ids cover.
+        num_prompt_tokens: Tokens of the prompt.
+    """
+
+    __slots__ = ("_keys", "_num_prompt_blocks", "_private")
+
+    def __init__(
+        self,
+        ordinal: int,
+        hash_ids: Sequence[int],
+        hash_block_size: int,
+        block_size: int,
+        num_known_tokens: int,
+        num_prompt_tokens: int,
+    ) -> None:
+        num_blocks = num_known_tokens // block_size
+        self._keys = _keys_of_blocks(hash_ids, hash_block_size, block_size, num_blocks)
+        self._num_prompt_blocks = min(num_prompt_tokens // block_size, len(self._keys))
+        self._private = PrivateBlockHashes(ordinal)
+
+    def get(self, start: int, stop: int) -> Sequence[Hashable]:
+        keys = self._keys
+        if stop <= len(keys):
+            return keys[start:stop]
+        return [*keys[start:], *self._private.get(max(start, len(keys)), stop)]
+
+    def prompt(self) -> Sequence[Hashable]:
+        return self._keys[: self._num_prompt_blocks]
+
+
+def _keys_of_blocks(
+    hash_ids: Sequence[int], hash_block_size: int, block_size: int, num_blocks: int
+) -> list[int]:
+    if hash_block_size % block_size == 0:
+        per_id = hash_block_size // block_size
+        return [i * per_id + part for i in hash_ids for part in range(per_id)][:num_blocks]
+    if block_size % hash_block_size == 0:
+        per_block = block_size // hash_block_size
+        return list(hash_ids[per_block - 1 :: per_block])[:num_blocks]
+    raise ConfigError(
+        f"block_size={block_size} does not fit the trace's hash_block_size={hash_block_size}: "
+        "one must divide the other"
+    )
+
+
+class TokenBlockHashes:
+    """Keys hashed in a chain over real tokens: key_i = H(key_{i-1}, tokens of block i).
+
+    Args:
+        prompt_token_ids: The prompt.
+        output_token_ids: The answer; the list the request appends to.
+        block_size: Tokens a block.
+        algorithm: "sha256" or "blake2b" (128-bit).
+        salt: Set apart requests that must not share (a tenant, an adapter).
+    """
+
+    __slots__ = ("_block_size", "_hash", "_keys", "_output", "_prompt", "_salt")
+
+    def __init__(
+        self,
+        prompt_token_ids: Sequence[int],
+        output_token_ids: list[int],
+        block_size: int,
+        algorithm: str = "sha256",
+        salt: bytes = b"",
+    ) -> None:
+        self._prompt = prompt_token_ids
+        self._output = output_token_ids
+        self._block_size = block_size
+        self._hash = _HASHES[algorithm]
+        self._salt = salt
+        self._keys: list[bytes] = []
+        self._extend(prompt_token_ids, len(prompt_token_ids) // block_size)
+
+    def get(self, start: int, stop: int) -> Sequence[Hashable]:
+        keys = self._keys
+        if stop > len(keys):
+            first, size = len(keys) * self._block_size, len(self._prompt)
+            tokens = [*self._prompt[first:], *self._output[max(first - size, 0) :]]
+            self._extend(tokens, stop - len(keys))
+        return keys[start:stop]
+
+    def prompt(self) -> Sequence[Hashable]:
+        return self._keys[: len(self._prompt) // self._block_size]
+
+    def _extend(self, tokens: Sequence[int], num_blocks: int) -> None:
+        width = 8 * self._block_size
+        data = array("q", tokens[: num_blocks * self._block_size]).tobytes()
+        keys, digest = self._keys, self._hash
+        key = keys[-1] if keys else self._salt
+        for offset in range(0, num_blocks * width, width):
+            key = digest(key + data[offset : offset + width])
+            keys.append(key)
+
+
+def _sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def _blake2b(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+_HASHES: dict[str, Callable[[bytes], bytes]] = {"sha256": _sha256, "blake2b": _blake2b}

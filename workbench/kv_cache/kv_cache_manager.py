@@ -1,0 +1,276 @@
+"""Which blocks a request uses: prefix hits, allocation, release. The scheduler's only door to the KV cache.
+
+The order of every operation on the pool follows vLLM's, so that with LRU eviction the
+physical block ids are equal too. The manager knows requests and blocks; it knows no queue,
+no budget and no time.
+"""
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+from workbench.config import CacheConfig
+from workbench.kv_cache.block_pool import NULL_BLOCK, BlockPool
+from workbench.kv_cache.eviction import EvictionPolicy
+from workbench.kv_cache.kv_cache_group import FullAttentionGroup, SlidingWindowGroup
+from workbench.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixHit:
+    """Cached blocks that a request may adopt.
+
+    Attributes:
+        blocks: One list a group; null blocks in front of a sliding window.
+        num_tokens: Tokens they spare; a multiple of the block size.
+    """
+
+    blocks: tuple[list[int], ...]
+    num_tokens: int
+
+
+class KVCacheManager:
+    """The KV cache of one replica.
+
+    Args:
+        config: Block size, prefix caching, windows.
+        num_blocks: Usable blocks.
+        max_model_len: Most tokens of a request.
+        max_in_flight_tokens: Most tokens scheduled and not yet returned.
+        eviction: Order in which cached blocks are given up.
+        watermark: Share of all blocks that admissions leave free.
+
+    Attributes:
+        pool: The blocks.
+        num_queried_tokens, num_hit_tokens: Tokens of admitted requests that were looked up in the
+            prefix cache, and found.
+    """
+
+    def __init__(
+        self,
+        config: CacheConfig,
+        num_blocks: int,
+        max_model_len: int,
+        max_in_flight_tokens: int,
+        eviction: EvictionPolicy,
+        watermark: float = 0.0,
+    ) -> None:
+        self.block_size = config.block_size
+        self.enable_caching = config.enable_prefix_caching
+        self.max_model_len = max_model_len
+        self.pool = BlockPool(num_blocks, eviction)
+        self._eviction_counts_use = (
+            type(eviction).on_hit is not EvictionPolicy.on_hit
+            or type(eviction).on_lookup is not EvictionPolicy.on_lookup
+        )
+        # vLLM counts its reserved null block among all blocks.
+        self.watermark_blocks = int(watermark * (num_blocks + 1))
+        self.groups = _groups_of(config, self.pool, max_in_flight_tokens, max_model_len)
+        self._has_window = any(group.has_window for group in self.groups)
+        self._no_hit = PrefixHit(tuple([] for _ in self.groups), 0)
+        self.num_queried_tokens = 0
+        self.num_hit_tokens = 0
+
+    @property
+    def num_free_blocks(self) -> int:
+        """Blocks that no request references."""
+        return self.pool.num_free_blocks
+
+    @property
+    def num_used_blocks(self) -> int:
+        """Blocks that requests reference."""
+        return self.pool.num_blocks - self.pool.num_free_blocks
+
+    @property
+    def usage(self) -> float:
+        """Share of the blocks that requests reference, 0 to 1."""
+        return self.num_used_blocks / self.pool.num_blocks
+
+    def fits_alone(self, request: Request, num_tokens: int) -> bool:
+        """Whether an empty cache could ever hold `num_tokens` tokens of this request."""
+        num_blocks = -(-num_tokens // self.block_size)
+        needed = sum(group.admission_cap(num_blocks) for group in self.groups)
+        return needed <= self.pool.num_blocks
+
+    def get_computed_blocks(self, request: Request) -> PrefixHit:
+        """The longest cached prefix; at least one token is left to compute, for its logits."""
+        if not self.enable_caching or request.block_hashes is None:
+            return self._no_hit
+        num_blocks = (request.num_tokens - 1) // self.block_size
+        keys = request.block_hashes.get(0, num_blocks)
+        blocks: list[list[int]] = []
+        for group in self.groups:
+            hit = group.find_longest_hit(keys)
+            blocks.append(hit)
+            keys = keys[: len(hit)]
+        num_hit = len(blocks[-1])
+        if not num_hit:
+            return self._no_hit
+        for hit in blocks:
+            del hit[num_hit:]
+        return PrefixHit(tuple(blocks), num_hit * self.block_size)
+
+    def num_cached_prefix_tokens(self, keys: Sequence[Hashable]) -> int:
+        """Tokens of the longest cached prefix of these keys (a router's question)."""
+        return len(self.pool.longest_prefix(keys)) * self.block_size
+
+    def allocate_slots(
+        self,
+        request: Request,
+        num_new_tokens: int,
+        hit: PrefixHit | None = None,
+        *,
+        num_loaded_tokens: int = 0,
+        is_admission: bool = False,
+        full_sequence_must_fit: bool = False,
+        keep_watermark: bool = False,
+    ) -> list[list[int]] | None:
+        """Give a request the blocks for its next tokens.
+
+        Args:
+            request: The request.
+            num_new_tokens: Tokens about to be computed, drafts included.
+            hit: Prefix to adopt, at admission.
+            num_loaded_tokens: Tokens whose KV comes from elsewhere (host memory), after the hit.
+            is_admission: The request holds no blocks yet.
+            full_sequence_must_fit: Refuse unless the whole sequence fits the free blocks.
+            keep_watermark: Refuse unless the watermark stays free.
+
+        Returns:
+            The new blocks of each group, or None, with nothing changed but blocks that had left
+            their window, where the free blocks do not suffice.
+        """
+        hit = hit or self._no_hit
+        num_computed = request.num_computed_tokens + hit.num_tokens + num_loaded_tokens
+        headroom = self.watermark_blocks if keep_watermark else 0
+        if full_sequence_must_fit:
+            num_tokens = min(request.num_tokens, self.max_model_len)
+            needed = self._num_blocks_to_allocate(request, num_tokens, hit, num_computed, cap=True)
+            if needed + headroom > self.pool.num_free_blocks:
+                return None
+        if self._has_window and not is_admission:
+            processed = max(0, num_computed - request.num_in_flight_tokens)
+            for group in self.groups:
+                group.free_skipped(request, processed)
+        num_slots = min(num_computed + num_new_tokens, self.max_model_len)
+        needed = self._num_blocks_to_allocate(request, num_slots, hit, num_computed)
+        if needed + headroom > self.pool.num_free_blocks:
+            return None
+        if is_admission:
+            self._start_tables(request, hit, num_computed)
+        new_blocks = self._extend_tables(request, num_slots)
+        if self.enable_caching:  # asked here too: this is the hottest line of the file
+            self.cache_blocks(request, min(num_computed + num_new_tokens, request.num_tokens))
+        return new_blocks
+
+    def _num_blocks_to_allocate(
+        self,
+        request: Request,
+        num_tokens: int,
+        hit: PrefixHit,
+        num_computed_tokens: int,
+        cap: bool = False,
+    ) -> int:
+        needed = 0
+        for group, blocks in zip(self.groups, hit.blocks, strict=True):
+            tokens = num_tokens
+            if cap:
+                num_blocks = -(-num_tokens // self.block_size)
+                tokens = group.admission_cap(num_blocks) * self.block_size
+            needed += group.num_blocks_to_allocate(request, tokens, blocks, num_computed_tokens)
+        return needed
+
+    def _start_tables(self, request: Request, hit: PrefixHit, num_computed_tokens: int) -> None:
+        request.block_ids = [[] for _ in self.groups]
+        request.num_cached_blocks = [0] * len(self.groups)
+        if hit.num_tokens:
+            for group, blocks in zip(self.groups, hit.blocks, strict=True):
+                group.adopt(request, blocks, num_computed_tokens)
+
+    def _extend_tables(self, request: Request, num_tokens: int) -> list[list[int]]:
+        num_required = -(-num_tokens // self.block_size)
+        new_blocks = []
+        for table in request.block_ids:
+            num_new = num_required - len(table)
+            blocks = self.pool.get_new_blocks(num_new) if num_new > 0 else []
+            table += blocks
+            new_blocks.append(blocks)
+        return new_blocks
+
+    def cache_blocks(self, request: Request, num_tokens: int) -> None:
+        """Make the full blocks of the first `num_tokens` tokens known to other requests."""
+        if not self.enable_caching or request.block_hashes is None:
+            return
+        num_full = num_tokens // self.block_size
+        for group, table in zip(self.groups, request.block_ids, strict=True):
+            num_cached = request.num_cached_blocks[group.group_id]
+            if num_cached < num_full:
+                keys = group.keys(request.block_hashes.get(num_cached, num_full))
+                self.pool.cache_full_blocks(table[num_cached:num_full], keys)
+                request.num_cached_blocks[group.group_id] = num_full
+
+    def free(self, request: Request) -> None:
+        """Give back all blocks of a request, the last ones to be evicted first."""
+        for table in request.block_ids:
+            self.pool.free_blocks(reversed(table))
+        request.block_ids = []
+        request.num_cached_blocks = []
+
+    def record_lookup(self, request: Request, hit: PrefixHit) -> None:
+        """Count an admission's look-up in the prefix cache."""
+        if not self.enable_caching or request.block_hashes is None:
+            return
+        self.num_queried_tokens += request.num_tokens
+        self.num_hit_tokens += hit.num_tokens
+        if self._eviction_counts_use:
+            keys = request.block_hashes.get(0, (request.num_tokens - 1) // self.block_size)
+            if request.num_preemptions == 0:
+                self.pool.eviction.on_lookup(keys)
+            self.pool.eviction.on_hit(keys[: hit.num_tokens // self.block_size])
+
+    def quiet_tokens(self, request: Request, lag: int) -> int:
+        """Decode tokens that can be scheduled before this request changes the cache.
+
+        Args:
+            request: A decoding request.
+            lag: Tokens that are scheduled but not known when the next one is scheduled.
+        """
+        computed = request.num_computed_tokens
+        quiet = len(request.block_ids[0]) * self.block_size - computed
+        if self._has_window:
+            quiet = min(quiet, *(group.quiet_tokens(request, lag) for group in self.groups))
+        if self.enable_caching and request.block_hashes is not None:
+            next_full = (request.num_cached_blocks[0] + 1) * self.block_size
+            quiet = min(quiet, next_full - computed - 1 + lag)
+        return max(quiet, 0)
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget all cached content; only possible, and True, while no request holds a block."""
+        return self.pool.reset_prefix_cache()
+
+    def check_integrity(self, requests: Iterable[Request]) -> None:
+        """Raise AssertionError unless the tables of `requests` explain every reference."""
+        self.pool.check_integrity()
+        references = [0] * (self.pool.num_blocks + 1)
+        for request in requests:
+            for table in request.block_ids:
+                own = [block for block in table if block != NULL_BLOCK]
+                assert len(own) == len(set(own)), f"{request} holds a block twice"
+                for block in own:
+                    references[block] += 1
+        assert references[1:] == self.pool.ref_counts[1:], "reference counts and tables disagree"
+
+
+def _groups_of(
+    config: CacheConfig, pool: BlockPool, max_in_flight_tokens: int, max_model_len: int
+) -> list[FullAttentionGroup]:
+    size = config.block_size
+
+    def window_group(group_id: int, window: int) -> SlidingWindowGroup:
+        return SlidingWindowGroup(group_id, size, pool, window, max_in_flight_tokens, max_model_len)
+
+    if config.sliding_window is not None:
+        return [window_group(0, config.sliding_window)]
+    groups = [FullAttentionGroup(0, size, pool)]
+    if config.hybrid_window is not None:
+        groups.append(window_group(1, config.hybrid_window))
+    return groups

@@ -1,0 +1,174 @@
+"""What crosses the seam between the scheduler and the world that runs the model.
+
+A SchedulerOutput says what is different from the step before, and lazily what is the same. These
+records decide nothing and know neither clock nor device.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from workbench.request import Request, RequestStatus
+from workbench.sampling_params import SamplingParams
+from workbench.step_profile import StepShape
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequestData:
+    """What a device must learn of a request that joins the batch, for the first time or again.
+
+    Attributes:
+        request_id: The request.
+        num_prompt_tokens: Length of the prompt, tokens.
+        prompt_token_ids: The prompt, where tokens are real.
+        output_token_ids: Output before a preemption; empty for a new request.
+        sampling_params: How to sample.
+        block_ids: Physical blocks, one list a KV-cache group.
+        num_computed_tokens: Tokens whose KV those blocks hold already.
+    """
+
+    request_id: str
+    num_prompt_tokens: int
+    prompt_token_ids: Sequence[int] | None
+    output_token_ids: tuple[int, ...]
+    sampling_params: SamplingParams | None
+    block_ids: tuple[tuple[int, ...], ...]
+    num_computed_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCopy:
+    """KV blocks of one request to copy between device and host memory before the step.
+
+    Attributes:
+        request_id: The request.
+        device_blocks, host_blocks: Equal in length; the i-th of one belongs to the i-th of the other.
+    """
+
+    request_id: str
+    device_blocks: tuple[int, ...]
+    host_blocks: tuple[int, ...]
+
+
+class SchedulerOutput:
+    """One step's decisions.
+
+    Attributes:
+        step: Number of the step, from 0.
+        scheduled_new_reqs: Requests that join the batch.
+        new_block_ids: Blocks appended to the tables of requests that were in the batch before,
+            by request id, one list a group; only requests that got any.
+        scheduled_spec_decode_tokens: Draft tokens to verify, by request id.
+        preempted_req_ids: Requests thrown out in this step, in order.
+        finished_req_ids: Requests that ended since the step before.
+        swap_out, swap_in: KV copies to host memory and back.
+        total_num_scheduled_tokens: Tokens of the step.
+        num_prefill_tokens: Those of them that are not generated or draft tokens.
+        num_running, num_waiting: Requests after scheduling.
+        num_used_blocks: KV blocks referenced after scheduling.
+        shape: The step as a cost model sees it.
+    """
+
+    __slots__ = (
+        "_batch",
+        "_num_tokens_of",
+        "_scheduled",
+        "finished_req_ids",
+        "new_block_ids",
+        "num_prefill_tokens",
+        "num_running",
+        "num_used_blocks",
+        "num_waiting",
+        "preempted_req_ids",
+        "scheduled_new_reqs",
+        "scheduled_spec_decode_tokens",
+        "shape",
+        "step",
+        "swap_in",
+        "swap_out",
+        "total_num_scheduled_tokens",
+    )
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.scheduled_new_reqs: list[NewRequestData] = []
+        self.new_block_ids: dict[str, list[list[int]]] = {}
+        self.scheduled_spec_decode_tokens: dict[str, list[int]] = {}
+        self.preempted_req_ids: list[str] = []
+        self.finished_req_ids: list[str] = []
+        self.swap_out: list[BlockCopy] = []
+        self.swap_in: list[BlockCopy] = []
+        self.total_num_scheduled_tokens = 0
+        self.num_prefill_tokens = 0
+        self.num_running = 0
+        self.num_waiting = 0
+        self.num_used_blocks = 0
+        self.shape = StepShape()
+        self._batch: list[Request] = []
+        self._num_tokens_of: dict[Request, int] = {}
+        self._scheduled: dict[str, int] | None = None
+
+    @property
+    def num_scheduled_tokens(self) -> dict[str, int]:
+        """Tokens to compute of each request, by request id, in batch order."""
+        if self._scheduled is None:
+            num_tokens_of = self._num_tokens_of
+            self._scheduled = {r.request_id: num_tokens_of.get(r, 1) for r in self._batch}
+        return self._scheduled
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every decision in plain values, for comparison and recording."""
+        names = [name for name in self.__slots__ if not name.startswith("_")]
+        return {"num_scheduled_tokens": self.num_scheduled_tokens} | {
+            name: getattr(self, name) for name in names
+        }
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SchedulerOutput) and self.as_dict() == other.as_dict()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"SchedulerOutput({self.as_dict()})"
+
+
+@dataclass(slots=True)
+class ModelRunnerOutput:
+    """What one step of the model returned.
+
+    Attributes:
+        sampled_token_ids: Tokens of each row in batch order (the order of
+            SchedulerOutput.num_scheduled_tokens); empty for a prompt that is not finished. None:
+            every row that owed a token gave one, and token ids are of no interest (simulation
+            by lengths).
+        draft_token_ids: Draft tokens proposed for the next step, by request id.
+    """
+
+    sampled_token_ids: Sequence[list[int]] | None = None
+    draft_token_ids: Mapping[str, list[int]] = field(default_factory=dict)
+
+
+class EngineCoreOutputs:
+    """What a step gave to the requests.
+
+    Attributes:
+        finished: Requests that ended in this step, in batch order; their counts and times are final.
+    """
+
+    __slots__ = ("_batch", "_rows", "finished")
+
+    def __init__(
+        self,
+        batch: Sequence[Request] = (),
+        rows: Sequence[list[int]] | None = None,
+        finished: list[Request] | None = None,
+    ) -> None:
+        self.finished = finished if finished is not None else []
+        self._batch = batch
+        self._rows = rows
+
+    def new_tokens(self) -> Iterator[tuple[Request, list[int]]]:
+        """(request, its new token ids) of every request that got real tokens in this step."""
+        for request, token_ids in zip(self._batch, self._rows or (), strict=False):
+            if token_ids and request.status is not RequestStatus.FINISHED_ABORTED:
+                yield request, token_ids

@@ -1,0 +1,417 @@
+"""The scheduler: hands out tokens, step by step, until every request has caught up.
+
+There is no prefill phase and no decode phase. The scheduler names no policy: it asks the batch
+policy how to form a step, the queue who is next and the victim policy who must go. It knows no clock, no
+device and no text.
+"""
+
+from collections.abc import Iterable
+
+from workbench.config import CacheConfig, SchedulerConfig
+from workbench.errors import ConfigError, SchedulerError
+from workbench.kv_cache.eviction import EvictionPolicy, LRUEviction
+from workbench.kv_cache.host_cache import HostCache
+from workbench.kv_cache.kv_cache_manager import KVCacheManager
+from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput, SchedulerOutput
+from workbench.request import Request, RequestStatus
+from workbench.scheduler.admission_pass import PLACEHOLDER_TOKEN, AdmissionPass
+from workbench.scheduler.batch import Batch
+from workbench.scheduler.batch_policy import BatchPolicy, UnifiedBatching
+from workbench.scheduler.output_pass import OutputPass
+from workbench.scheduler.preemption import LastAdmitted, LowestPriority, VictimPolicy
+from workbench.scheduler.request_queue import FCFSQueue, PriorityQueue, RequestQueue
+from workbench.scheduler.running_pass import RunningPass
+from workbench.scheduler.state import InFlightStep, SchedulerState
+
+
+class Scheduler:
+    """Decides every step which requests run, with how many tokens and in which blocks.
+
+    Args:
+        config: Limits and rules; `max_model_len` must be set.
+        cache_config: The KV cache.
+        num_blocks: Usable KV blocks.
+        num_host_blocks: Host blocks for preemption by swapping.
+        queue, victim_policy: Default: the pair that vLLM names `config.policy`.
+        batch_policy: Default: vLLM v1's unified rule.
+        eviction: Default: LRU in vLLM's order.
+        max_concurrent_batches: Steps that may be in flight at once; 2 for asynchronous scheduling,
+            the number of stages for pipeline parallelism.
+        use_cohort: Keep plain decodes together (see DecodeCohort). It changes no decision; off, every
+            request is visited in every step.
+    """
+
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        cache_config: CacheConfig,
+        num_blocks: int,
+        *,
+        num_host_blocks: int = 0,
+        queue: RequestQueue | None = None,
+        victim_policy: VictimPolicy | None = None,
+        batch_policy: BatchPolicy | None = None,
+        eviction: EvictionPolicy | None = None,
+        max_concurrent_batches: int | None = None,
+        use_cohort: bool = True,
+    ) -> None:
+        by_priority = config.policy == "priority"
+        queue = queue or (PriorityQueue() if by_priority else FCFSQueue())
+        victim_policy = victim_policy or (LowestPriority() if by_priority else LastAdmitted())
+        self._batch_policy = batch_policy or UnifiedBatching()
+        max_model_len = _check(config, cache_config, num_blocks, self._batch_policy)
+        depth = max_concurrent_batches or (2 if config.async_scheduling else 1)
+        self.kv_cache_manager = KVCacheManager(
+            cache_config,
+            num_blocks,
+            max_model_len,
+            max_in_flight_tokens=depth * config.max_num_batched_tokens,
+            eviction=eviction or LRUEviction(),
+            watermark=config.watermark,
+        )
+        swaps = config.preemption_mode == "swap"
+        self.config = config
+        self._state = SchedulerState(
+            config,
+            max_model_len,
+            self.kv_cache_manager,
+            HostCache(num_host_blocks) if swaps else None,
+            queue,
+            # Results one step late need placeholders; deeper pipelines leave gaps between decodes.
+            use_cohort=use_cohort
+            and not config.num_speculative_tokens
+            and depth == (2 if config.async_scheduling else 1),
+        )
+        self._queue_counts_service = type(queue).on_tokens is not RequestQueue.on_tokens
+        victim_policy.bind(self.kv_cache_manager)
+        self._running_pass = RunningPass(self._state, victim_policy)
+        self._admission_pass = AdmissionPass(self._state)
+        self._output_pass = OutputPass(self._state)
+        self._num_steps = 0
+        self._num_arrivals = 0
+        # For prefill_schedule_interval, in executed steps.
+        self._num_executed_steps = 0
+        self._last_prefill_step = -config.prefill_schedule_interval
+        self._prefill_capacity_bound = False
+
+    @property
+    def running(self) -> list[Request]:
+        """Running requests in the order of their admission. Read only."""
+        return self._state.running
+
+    @property
+    def waiting(self) -> RequestQueue:
+        """Waiting requests."""
+        return self._state.waiting
+
+    @property
+    def max_model_len(self) -> int:
+        """Most tokens of a request."""
+        return self._state.max_model_len
+
+    @property
+    def num_preemptions(self) -> int:
+        """Preemptions so far."""
+        return self._state.num_preemptions
+
+    @property
+    def num_unfinished_requests(self) -> int:
+        """Requests that wait or run."""
+        return len(self._state.requests)
+
+    @property
+    def has_requests(self) -> bool:
+        """Whether a step has anything to do: requests, or ends that no step has reported yet."""
+        return bool(self._state.requests or self._state.finished_req_ids)
+
+    def add_request(self, request: Request, now: float) -> bool:
+        """Queue a request; False if it can never run, and has ended as ignored.
+
+        Args:
+            request: New.
+            now: Seconds on the engine's clock.
+        """
+        state = self._state
+        if request.request_id in state.requests:
+            raise SchedulerError(f"request_id={request.request_id!r} is in use: choose another one")
+        if self.why_ignored(request) is not None:
+            request.status = RequestStatus.FINISHED_IGNORED
+            return False
+        self._num_arrivals += 1
+        request.arrival_index = self._num_arrivals
+        state.requests[request.request_id] = request
+        state.waiting.add(request, now)
+        return True
+
+    def why_ignored(self, request: Request) -> str | None:
+        """Why this request can never run, in one line; None if it can."""
+        num_tokens = request.num_prompt_tokens
+        if num_tokens < 1 or request.max_tokens < 1:
+            return (
+                f"request {request.request_id!r} has num_prompt_tokens={num_tokens} and "
+                f"max_tokens={request.max_tokens}: both must be at least 1"
+            )
+        if num_tokens >= self.max_model_len:
+            return (
+                f"request {request.request_id!r}: a prompt of {num_tokens} tokens and one output "
+                f"token exceed max_model_len={self.max_model_len}: shorten it or raise the limit"
+            )
+        if not self.kv_cache_manager.fits_alone(request, num_tokens):
+            cache = self.kv_cache_manager
+            return (
+                f"request {request.request_id!r}: a prompt of {num_tokens} tokens exceeds the "
+                f"whole KV cache of {cache.pool.num_blocks} blocks of {cache.block_size} tokens: "
+                "shorten it or give the cache more blocks"
+            )
+        return None
+
+    def abort_requests(self, request_ids: Iterable[str]) -> list[Request]:
+        """End requests at once, wherever they are; unknown and finished ids are passed over."""
+        state = self._state
+        aborted = []
+        for request_id in request_ids:
+            request = state.requests.get(request_id)
+            if request is None:
+                continue
+            if request.status is RequestStatus.RUNNING:
+                state.forget_running(request)
+                state.running.remove(request)
+            else:
+                state.waiting.remove(request)
+            request.status = RequestStatus.FINISHED_ABORTED
+            state.release(request)
+            aborted.append(request)
+        return aborted
+
+    def schedule(self, now: float) -> SchedulerOutput:
+        """Decide one step.
+
+        Args:
+            now: Seconds on the engine's clock.
+        """
+        state = self._state
+        output = SchedulerOutput(self._num_steps)
+        self._num_steps += 1
+        batch = Batch(output, self.config.max_num_batched_tokens)
+        self._set_prefill_limits(batch)
+        self._batch_policy.form_batch(_Builder(self, batch, now))
+        self._finish_batch(batch)
+        output.finished_req_ids = state.finished_req_ids
+        state.finished_req_ids = []
+        return output
+
+    def update_from_output(
+        self, scheduler_output: SchedulerOutput, model_output: ModelRunnerOutput, now: float
+    ) -> EngineCoreOutputs:
+        """Apply the results of the oldest step in flight.
+
+        Args:
+            scheduler_output: That step.
+            model_output: What the model returned.
+            now: Seconds on the engine's clock.
+        """
+        in_flight = self._state.in_flight
+        if not in_flight or in_flight[0].output is not scheduler_output:
+            raise SchedulerError(
+                f"results of step {scheduler_output.step} came out of order: "
+                "return every step once, oldest first"
+            )
+        step = in_flight.popleft()
+        outputs = self._output_pass.run(step, model_output, now)
+        if model_output.draft_token_ids:
+            self._take_drafts(model_output)
+        return outputs
+
+    def _take_drafts(self, model_output: ModelRunnerOutput) -> None:
+        if self.config.async_scheduling:
+            return  # the device keeps its drafts; placeholders stand for them
+        for request_id, token_ids in model_output.draft_token_ids.items():
+            request = self._state.requests.get(request_id)
+            if request is not None:
+                request.spec_token_ids = [] if request.is_prefill_chunk else token_ids
+
+    def _set_prefill_limits(self, batch: Batch) -> None:
+        state, config = self._state, self.config
+        num_requests = len(state.running) + len(state.waiting)
+        threshold = config.long_prefill_token_threshold if num_requests > 1 else 0
+        if threshold and config.long_prefill_token_threshold_adaptive:
+            threshold = max(threshold, config.max_num_batched_tokens // num_requests)
+        batch.long_prefill_token_threshold = threshold
+        interval = config.prefill_schedule_interval
+        if interval > 1 and not self._prefill_capacity_bound:
+            too_soon = self._num_executed_steps + 1 - self._last_prefill_step < interval
+            batch.defer_prefills = too_soon and any(not r.is_prefill_chunk for r in state.running)
+
+    def _admit(self, batch: Batch, now: float, whole_prompts: bool) -> None:
+        state = self._state
+        if self._queue_counts_service:
+            self._report_service(batch)
+        if len(state.waiting):
+            self._admission_pass.run(batch, now, whole_prompts)
+        if not batch.defer_prefills:
+            self._prefill_capacity_bound = len(state.waiting) > len(state.skipped)
+
+    def _report_service(self, batch: Batch) -> None:
+        """Tell a queue that shares by service what each running request gets in this step."""
+        for request in self._state.running:
+            num_tokens = batch.rows.get(request, 1 if batch.tick else 0)
+            if num_tokens:
+                is_prompt = request.is_prefill_chunk
+                prompt, output = (num_tokens, 0) if is_prompt else (0, num_tokens)
+                self._state.waiting.on_tokens(request, prompt, output)
+
+    def _finish_batch(self, batch: Batch) -> None:
+        """Count the step's tokens as computed, describe its shape and put it in flight."""
+        state, output = self._state, batch.output
+        shape = output.shape
+        shape.num_decodes = batch.cohort_size
+        shape.decode_context = batch.cohort_context + batch.cohort_size
+        shape.num_samples = batch.cohort_size
+        if batch.preempted or output.swap_in:
+            shape.num_swap_blocks = sum(len(c.device_blocks) for c in output.swap_out) + sum(
+                len(c.device_blocks) for c in output.swap_in
+            )
+        step = InFlightStep(output, batch.tick, batch.rows)
+        for request, num_tokens in batch.rows.items():
+            self._advance(request, num_tokens, step)
+        if batch.rows and state.cohort.size:
+            state.others = [r for r in state.others if r._cohort is None]
+        output.total_num_scheduled_tokens = shape.num_tokens
+        output._num_tokens_of = batch.rows
+        num_rows = batch.cohort_size + len(batch.rows)
+        if num_rows == len(state.running):
+            output._batch = state.running.copy()
+        else:
+            tick = batch.tick
+            output._batch = [
+                r for r in state.running if r in batch.rows or (tick and r._cohort is not None)
+            ]
+        output.num_running = len(state.running)
+        output.num_waiting = len(state.waiting)
+        output.num_used_blocks = self.kv_cache_manager.num_used_blocks
+        state.in_flight.append(step)
+        self._count_step(batch, num_rows)
+
+    def _advance(self, request: Request, num_tokens: int, step: InFlightStep) -> None:
+        state, output = self._state, step.output
+        shape = output.shape
+        drafts = output.scheduled_spec_decode_tokens.get(request.request_id, ())
+        computed = request._num_computed_tokens
+        if num_tokens == 1:
+            shape.num_decodes += 1
+            shape.decode_context += computed + 1
+        else:
+            shape.prefills.append((num_tokens, computed))
+        promised = request.num_tokens + request._output_placeholders
+        computed += num_tokens
+        request._num_computed_tokens = computed
+        request._in_flight_tokens += num_tokens
+        request.is_prefill_chunk = computed < promised
+        num_generated = len(drafts) + (computed - len(drafts) >= promised)
+        output.num_prefill_tokens += num_tokens - min(num_generated, num_tokens)
+        if request.is_prefill_chunk:
+            step.silent.add(request)
+            return
+        shape.num_samples += 1 + len(drafts)
+        if self.config.async_scheduling:
+            request._output_placeholders += 1 + len(drafts)
+            request.spec_token_ids = [PLACEHOLDER_TOKEN] * self.config.num_speculative_tokens
+        if state.use_cohort:
+            self._join_cohort(request)
+
+    def _join_cohort(self, request: Request) -> None:
+        state = self._state
+        end = min(request.num_prompt_tokens + request.max_tokens, state.max_model_len)
+        remaining = end - 1 - request._num_computed_tokens
+        if remaining > 0:
+            lag = 1 if self.config.async_scheduling else 0
+            quiet = self.kv_cache_manager.quiet_tokens(request, lag)
+            state.cohort.join(request, min(quiet, remaining) + 1, remaining)
+
+    def _count_step(self, batch: Batch, num_rows: int) -> None:
+        if num_rows:
+            self._num_executed_steps += 1
+        if batch.prefill_continued or batch.prefill_admitted:
+            self._last_prefill_step = self._num_executed_steps
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError where the lists, the blocks and the counts disagree."""
+        state = self._state
+        assert len(state.running) <= self.config.max_num_seqs
+        assert state.others == [r for r in state.running if r._cohort is None], "others out of step"
+        members = [r for r in state.running if r._cohort is not None]
+        assert state.cohort.size == len(members), "cohort size is wrong"
+        assert state.cohort.context_tokens == sum(r.num_computed_tokens for r in members)
+        waiting = list(state.waiting)
+        assert len(waiting) == len(state.waiting)
+        assert set(state.requests.values()) == {*state.running, *waiting}, "a request is lost"
+        assert not set(waiting) & set(state.running), "a request waits and runs"
+        self.kv_cache_manager.check_integrity(state.requests.values())
+        if state.host_cache is not None:
+            state.host_cache.check_integrity()
+
+
+class _Builder:
+    """The batch policy's view of a step (see BatchBuilder)."""
+
+    __slots__ = ("_batch", "_now", "_scheduler")
+
+    def __init__(self, scheduler: Scheduler, batch: Batch, now: float) -> None:
+        self._scheduler = scheduler
+        self._batch = batch
+        self._now = now
+
+    @property
+    def token_budget(self) -> int:
+        return self._batch.token_budget
+
+    @token_budget.setter
+    def token_budget(self, value: int) -> None:
+        self._batch.token_budget = min(value, self._batch.token_budget)
+
+    @property
+    def num_scheduled_tokens(self) -> int:
+        return sum(self._batch.rows.values()) + self._batch.cohort_size
+
+    @property
+    def num_running(self) -> int:
+        return len(self._scheduler.running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._scheduler.waiting)
+
+    @property
+    def has_preempted(self) -> bool:
+        return bool(self._batch.preempted)
+
+    def continue_running(self, *, decodes: bool = True, prefills: bool = True) -> None:
+        self._scheduler._running_pass.run(self._batch, decodes, prefills)
+
+    def admit_waiting(self, *, whole_prompts: bool = False) -> None:
+        self._scheduler._admit(self._batch, self._now, whole_prompts)
+
+
+def _check(
+    config: SchedulerConfig, cache_config: CacheConfig, num_blocks: int, batch_policy: BatchPolicy
+) -> int:
+    """Refuse settings that contradict each other; the model length."""
+    max_model_len = config.max_model_len
+    if max_model_len is None:
+        raise ConfigError("max_model_len=None: set it, or take the model's max_position_embeddings")
+    if num_blocks < 1:
+        raise ConfigError(f"num_blocks={num_blocks}: the KV cache needs at least 1 block")
+    whole = batch_policy.whole_prompts or not config.enable_chunked_prefill
+    if whole and config.max_num_batched_tokens < max_model_len:
+        raise ConfigError(
+            f"max_num_batched_tokens={config.max_num_batched_tokens} is below "
+            f"max_model_len={max_model_len}, but prompts are not chunked: raise the budget, lower "
+            "max_model_len, or set enable_chunked_prefill=true with a batch policy that chunks"
+        )
+    has_window = cache_config.sliding_window is not None or cache_config.hybrid_window is not None
+    if has_window and config.preemption_mode == "swap":
+        raise ConfigError(
+            "preemption_mode=swap works with full attention only: unset sliding_window and "
+            "hybrid_window, or use preemption_mode=recompute"
+        )
+    return max_model_len

@@ -1,0 +1,147 @@
+"""What the passes of one scheduler share: who waits, who runs, which steps are in flight.
+
+It keeps these lists consistent and takes no decision.
+"""
+
+from bisect import insort
+from collections import deque
+from operator import attrgetter
+
+from workbench.config import SchedulerConfig
+from workbench.kv_cache.host_cache import HostCache
+from workbench.kv_cache.kv_cache_manager import KVCacheManager
+from workbench.outputs import SchedulerOutput
+from workbench.request import Request, RequestStatus
+from workbench.scheduler.decode_cohort import DecodeCohort
+from workbench.scheduler.request_queue import RequestQueue
+
+_ADMISSION_INDEX = attrgetter("admission_index")
+
+
+class InFlightStep:
+    """A scheduled step whose results have not come back.
+
+    Attributes:
+        output: The step's decisions.
+        tick: Tick of the decode cohort in this step, 0 where it took no part.
+        rows: Requests scheduled one by one, with their tokens.
+        silent: Those of `rows` that sample no token: prompts that are not finished.
+        leavers: Members that left the cohort after this step was scheduled.
+    """
+
+    __slots__ = ("leavers", "output", "rows", "silent", "tick")
+
+    def __init__(self, output: SchedulerOutput, tick: int, rows: dict[Request, int]) -> None:
+        self.output = output
+        self.tick = tick
+        self.rows = rows
+        self.silent: set[Request] = set()
+        self.leavers: list[Request] = []
+
+
+class SchedulerState:
+    """Lists and counters of one scheduler.
+
+    Args:
+        config: Limits and rules.
+        max_model_len: Most tokens of a request.
+        kv_cache_manager: The KV cache.
+        host_cache: Host memory for swapped requests, or None.
+        waiting: The queue.
+        use_cohort: Whether plain decodes may be kept as a cohort.
+
+    Attributes:
+        requests: Every unfinished request by id.
+        running: Running requests in the order of their admission.
+        others: Those of `running` outside the decode cohort, in the same order.
+        cohort: Running requests that only decode.
+        skipped: Waiting requests that the last admission pass had to leave out.
+        in_flight: Steps that have not returned, oldest first.
+        finished_req_ids: Requests that ended since the last step was scheduled.
+    """
+
+    def __init__(
+        self,
+        config: SchedulerConfig,
+        max_model_len: int,
+        kv_cache_manager: KVCacheManager,
+        host_cache: HostCache | None,
+        waiting: RequestQueue,
+        use_cohort: bool,
+    ) -> None:
+        self.config = config
+        self.max_model_len = max_model_len
+        self.kv_cache_manager = kv_cache_manager
+        self.host_cache = host_cache
+        self.waiting = waiting
+        self.use_cohort = use_cohort
+        self.requests: dict[str, Request] = {}
+        self.running: list[Request] = []
+        self.others: list[Request] = []
+        self.cohort = DecodeCohort(uses_placeholders=config.async_scheduling)
+        self.skipped: set[Request] = set()
+        self.in_flight: deque[InFlightStep] = deque()
+        self.finished_req_ids: list[str] = []
+        self.num_preemptions = 0
+        self._num_admissions = 0
+
+    def enter_running(self, request: Request) -> None:
+        """Append an admitted request to the running ones."""
+        self._num_admissions += 1
+        request.admission_index = self._num_admissions
+        request.status = RequestStatus.RUNNING
+        self.running.append(request)
+        self.others.append(request)
+
+    def leave_cohort(self, request: Request) -> None:
+        """Take a running request out of the cohort; its results in flight stay its own."""
+        if self._detach(request):
+            insort(self.others, request, key=_ADMISSION_INDEX)
+
+    def dissolve_cohort(self) -> None:
+        """Take every request out of the cohort."""
+        for request in self.running:
+            self._detach(request)
+        self.others = list(self.running)
+
+    def forget_running(self, request: Request) -> None:
+        """Drop a request from cohort and others; the caller removes it from `running`."""
+        if not self._detach(request):
+            self.others.remove(request)
+
+    def _detach(self, request: Request) -> bool:
+        if request._cohort is None:
+            return False
+        joined = max(request._joined_tick, self.cohort.num_returned)
+        for step in self.in_flight:
+            if step.tick > joined:
+                step.leavers.append(request)
+        self.cohort.leave(request)
+        return True
+
+    def preempt(self, request: Request, output: SchedulerOutput) -> None:
+        """Throw out a request that the caller has taken from `running`; it waits again."""
+        self.forget_running(request)
+        swapped = self.host_cache is not None and self.host_cache.swap_out(request, output)
+        self.kv_cache_manager.free(request)
+        request.num_swapped_tokens = request._num_computed_tokens if swapped else 0
+        request.status = RequestStatus.PREEMPTED
+        request._num_computed_tokens = 0
+        request.spec_token_ids = []
+        # Steps in flight were scheduled on the counts just reset: their tokens are still
+        # delivered but must not be counted as computed again.
+        request.num_stale_output_tokens = request._in_flight_tokens
+        request._output_placeholders = 0
+        request.num_preemptions += 1
+        self.num_preemptions += 1
+        self.waiting.prepend(request)
+        output.preempted_req_ids.append(request.request_id)
+
+    def release(self, request: Request) -> None:
+        """Give back everything a finished request holds."""
+        self.kv_cache_manager.free(request)
+        if self.host_cache is not None:
+            self.host_cache.free(request)
+        del self.requests[request.request_id]
+        self.finished_req_ids.append(request.request_id)
+        self.skipped.discard(request)
