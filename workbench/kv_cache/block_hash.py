@@ -10,6 +10,8 @@ from array import array
 from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
+import numpy as np
+
 from workbench.errors import ConfigError
 
 _PRIVATE_KEYS_PER_REQUEST = 1 << 32
@@ -42,32 +44,21 @@ class PrivateBlockHashes:
         return ()
 
 
-class TraceBlockHashes:
-    """Keys from a trace's chained ids, one per `hash_block_size` tokens.
+class KnownBlockHashes:
+    """Keys that are known beforehand for the first blocks, and private ones after them.
 
     Args:
-        ordinal: Number of the request, for the keys of blocks that the trace does not know.
-        hash_ids: Non-negative chained ids: of the prompt, and of the answer where it is known.
-        hash_block_size: Tokens an id; the last id may cover fewer.
-        block_size: Tokens a KV block; one of the two sizes must divide the other.
-        num_known_tokens: Tokens that the ids cover.
-        num_prompt_tokens: Tokens of the prompt.
+        ordinal: Number of the request, for the private keys.
+        keys: Chained keys of the first full blocks: of the prompt, and of the answer as far as it
+            is known.
+        num_prompt_blocks: Full blocks of the prompt.
     """
 
     __slots__ = ("_keys", "_num_prompt_blocks", "_private")
 
-    def __init__(
-        self,
-        ordinal: int,
-        hash_ids: Sequence[int],
-        hash_block_size: int,
-        block_size: int,
-        num_known_tokens: int,
-        num_prompt_tokens: int,
-    ) -> None:
-        num_blocks = num_known_tokens // block_size
-        self._keys = _keys_of_blocks(hash_ids, hash_block_size, block_size, num_blocks)
-        self._num_prompt_blocks = min(num_prompt_tokens // block_size, len(self._keys))
+    def __init__(self, ordinal: int, keys: Sequence[Hashable], num_prompt_blocks: int) -> None:
+        self._keys = keys
+        self._num_prompt_blocks = num_prompt_blocks
         self._private = PrivateBlockHashes(ordinal)
 
     def get(self, start: int, stop: int) -> Sequence[Hashable]:
@@ -80,12 +71,21 @@ class TraceBlockHashes:
         return self._keys[: self._num_prompt_blocks]
 
 
-def _keys_of_blocks(
+def keys_from_hash_ids(
     hash_ids: Sequence[int], hash_block_size: int, block_size: int, num_blocks: int
 ) -> list[int]:
+    """Keys of KV blocks from a trace's chained ids.
+
+    Args:
+        hash_ids: Non-negative ids, one per `hash_block_size` tokens; the last may cover fewer.
+        hash_block_size: Tokens an id.
+        block_size: Tokens a KV block; one of the two sizes must divide the other.
+        num_blocks: Full blocks that the ids cover, an upper bound on the keys returned.
+    """
     if hash_block_size % block_size == 0:
         per_id = hash_block_size // block_size
-        return [i * per_id + part for i in hash_ids for part in range(per_id)][:num_blocks]
+        ids = np.asarray(hash_ids, dtype=np.int64)[:, None] * per_id + np.arange(per_id)
+        return ids.ravel()[:num_blocks].tolist()  # type: ignore[no-any-return]
     if block_size % hash_block_size == 0:
         per_block = block_size // hash_block_size
         return list(hash_ids[per_block - 1 :: per_block])[:num_blocks]

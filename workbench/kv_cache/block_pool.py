@@ -85,13 +85,16 @@ class BlockPool:
 
     def touch(self, blocks: Iterable[int]) -> None:
         """Reference cached blocks once more; free ones leave the line."""
-        ref_counts, remove = self.ref_counts, self.eviction.remove
+        ref_counts = self.ref_counts
+        was_free = []
         for block in blocks:
             if block == NULL_BLOCK:
                 continue
             if not ref_counts[block]:
-                remove(block)
+                was_free.append(block)
             ref_counts[block] += 1
+        if was_free:
+            self.eviction.remove_many(was_free)
 
     def free_blocks(self, blocks: Iterable[int]) -> None:
         """Drop one reference of each block.

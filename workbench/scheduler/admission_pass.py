@@ -71,6 +71,7 @@ class AdmissionPass:
         if blocks is None:
             return False
         state.waiting.pop()
+        state.waiting.on_tokens(request, num_tokens, 0)
         state.skipped.discard(request)
         self._enter(request, batch, hit, num_computed, now)
         batch.rows[request] = num_tokens

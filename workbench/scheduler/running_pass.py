@@ -130,6 +130,9 @@ class RunningPass:
             victim = self._victim_policy.select(state.running, request)
             self._preempt(victim, batch)
             if victim is request:
+                cache = state.kv_cache_manager
+                if not state.running and not cache.fits_alone(request, request.num_tokens):
+                    state.fail(request)
                 return
         batch.rows[request] = num_tokens
         batch.token_budget -= num_tokens

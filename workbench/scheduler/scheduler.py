@@ -195,6 +195,10 @@ class Scheduler:
         batch = Batch(output, self.config.max_num_batched_tokens)
         self._set_prefill_limits(batch)
         self._batch_policy.form_batch(_Builder(self, batch, now))
+        if not (batch.rows or batch.tick or state.running or state.in_flight):
+            self._fail_head()
+        if self._queue_counts_service:
+            self._report_service(batch)
         self._finish_batch(batch)
         output.finished_req_ids = state.finished_req_ids
         state.finished_req_ids = []
@@ -218,6 +222,9 @@ class Scheduler:
             )
         step = in_flight.popleft()
         outputs = self._output_pass.run(step, model_output, now)
+        if self._state.failed:
+            outputs.finished += self._state.failed
+            self._state.failed = []
         if model_output.draft_token_ids:
             self._take_drafts(model_output)
         return outputs
@@ -244,21 +251,30 @@ class Scheduler:
 
     def _admit(self, batch: Batch, now: float, whole_prompts: bool) -> None:
         state = self._state
-        if self._queue_counts_service:
-            self._report_service(batch)
         if len(state.waiting):
             self._admission_pass.run(batch, now, whole_prompts)
         if not batch.defer_prefills:
             self._prefill_capacity_bound = len(state.waiting) > len(state.skipped)
 
+    def _fail_head(self) -> None:
+        """With the whole machine idle, a request that is still not admitted never will be."""
+        waiting = self._state.waiting
+        if len(waiting):
+            self._state.fail(waiting.peek())
+
     def _report_service(self, batch: Batch) -> None:
-        """Tell a queue that shares by service what each running request gets in this step."""
+        """Tell a queue that shares by service what each running request gets in this step.
+
+        Admissions were told at once: the next one of the same step must count them.
+        """
+        waiting = self._state.waiting
+        admitted = {new.request_id for new in batch.output.scheduled_new_reqs}
         for request in self._state.running:
             num_tokens = batch.rows.get(request, 1 if batch.tick else 0)
-            if num_tokens:
+            if num_tokens and request.request_id not in admitted:
                 is_prompt = request.is_prefill_chunk
                 prompt, output = (num_tokens, 0) if is_prompt else (0, num_tokens)
-                self._state.waiting.on_tokens(request, prompt, output)
+                waiting.on_tokens(request, prompt, output)
 
     def _finish_batch(self, batch: Batch) -> None:
         """Count the step's tokens as computed, describe its shape and put it in flight."""

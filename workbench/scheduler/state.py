@@ -58,6 +58,7 @@ class SchedulerState:
         skipped: Waiting requests that the last admission pass had to leave out.
         in_flight: Steps that have not returned, oldest first.
         finished_req_ids: Requests that ended since the last step was scheduled.
+        failed: Requests that ended as errors since the last step returned.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class SchedulerState:
         self.skipped: set[Request] = set()
         self.in_flight: deque[InFlightStep] = deque()
         self.finished_req_ids: list[str] = []
+        self.failed: list[Request] = []
         self.num_preemptions = 0
         self._num_admissions = 0
 
@@ -136,6 +138,13 @@ class SchedulerState:
         self.num_preemptions += 1
         self.waiting.prepend(request)
         output.preempted_req_ids.append(request.request_id)
+
+    def fail(self, request: Request) -> None:
+        """End a waiting request that has outgrown the whole KV cache."""
+        self.waiting.remove(request)
+        request.status = RequestStatus.FINISHED_ERROR
+        self.release(request)
+        self.failed.append(request)
 
     def release(self, request: Request) -> None:
         """Give back everything a finished request holds."""

@@ -1,0 +1,304 @@
+"""A whole simulated run: a workload goes through a router to replicas until every request has ended."""
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import simpy
+
+from simulator.cost_models.base import CostModel
+from simulator.executor import SimulatedExecutor
+from simulator.replica import Replica
+from simulator.token_source import DraftTokenSource, LengthTokenSource, TokenSource
+from workbench.config import CacheConfig, SchedulerConfig, at_least, check_types
+from workbench.engine_core import EngineCore, PipelinedEngineCore
+from workbench.errors import ConfigError
+from workbench.kv_cache.block_hash import (
+    BlockHashes,
+    KnownBlockHashes,
+    PrivateBlockHashes,
+    TokenBlockHashes,
+    keys_from_hash_ids,
+)
+from workbench.kv_cache.eviction import EvictionPolicy
+from workbench.metrics import UNFINISHED, RequestRecord, StepLog
+from workbench.request import Request
+from workbench.router import Router
+from workbench.scheduler.batch_policy import BatchPolicy
+from workbench.scheduler.preemption import VictimPolicy
+from workbench.scheduler.request_queue import RequestQueue
+from workbench.scheduler.scheduler import Scheduler
+from workbench.workload.base import Workload, WorkloadRequest
+
+PROGRESS_EVERY = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """The servers of a run.
+
+    Attributes:
+        replicas: Engine cores, each with its own KV cache.
+        acceptance_rate: Probability that a draft token is accepted (speculative decoding).
+    """
+
+    replicas: int = 1
+    acceptance_rate: float = 0.7
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        at_least(self, 1, "replicas")
+        if not 0.0 <= self.acceptance_rate <= 1.0:
+            raise ConfigError(f"acceptance_rate={self.acceptance_rate} must be in [0, 1]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policies:
+    """What decides on a replica; each call gives a replica its own object. None: vLLM's choice."""
+
+    queue: Callable[[], RequestQueue] | None = None
+    batch_policy: Callable[[], BatchPolicy] | None = None
+    victim_policy: Callable[[], VictimPolicy] | None = None
+    eviction: Callable[[], EvictionPolicy] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationResult:
+    """What a run leaves behind.
+
+    Attributes:
+        records: One a request, in the order of arrival.
+        steps: One row a step.
+        duration_s: From the start of the run to the last event, simulated seconds.
+        counters: Sums over the replicas: preemptions, prefix_queries_tokens, prefix_hit_tokens,
+            extrapolated_steps.
+        ignored: Why requests were ignored, one line each.
+    """
+
+    records: list[RequestRecord]
+    steps: StepLog
+    duration_s: float
+    counters: dict[str, float] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+
+
+class Simulation:
+    """One run, to be run once.
+
+    Args:
+        workload: The requests.
+        scheduler_config, cache_config, cluster_config: Settings; `max_model_len` must be set.
+        num_blocks: Usable KV blocks of a replica.
+        cost_model: Prices the steps of every replica, or one cost model a replica.
+        router: Chooses the replica of a request.
+        policies: What decides on a replica.
+        num_host_blocks: Host blocks of a replica, for preemption by swapping.
+        pipeline_parallel_size: Stages of a replica's pipeline.
+        seed: Seed of the run's own draws (draft acceptance).
+        use_cohort: See Scheduler.
+    """
+
+    def __init__(
+        self,
+        *,
+        workload: Workload,
+        scheduler_config: SchedulerConfig,
+        cache_config: CacheConfig,
+        num_blocks: int,
+        cost_model: CostModel | Sequence[CostModel],
+        router: Router,
+        cluster_config: ClusterConfig | None = None,
+        policies: Policies | None = None,
+        num_host_blocks: int = 0,
+        pipeline_parallel_size: int = 1,
+        seed: int = 0,
+        use_cohort: bool = True,
+    ) -> None:
+        self.env = simpy.Environment()
+        self._workload = workload
+        self._scheduler_config = scheduler_config
+        self._cache_config = cache_config
+        self._router = router
+        self._policies = policies or Policies()
+        self._num_blocks = num_blocks
+        self._num_host_blocks = num_host_blocks
+        self._num_stages = pipeline_parallel_size
+        self._use_cohort = use_cohort
+        self._steps = StepLog()
+        self._records: list[RequestRecord] = []
+        self._ignored: list[str] = []
+        self._replica_of: dict[Request, int] = {}
+        self._num_arrived = 0
+        self._progress: Callable[[int, int, float], None] | None = None
+        cluster = cluster_config or ClusterConfig()
+        self._cost_models = list(cost_model) if isinstance(cost_model, Sequence) else [cost_model]
+        if len(self._cost_models) not in (1, cluster.replicas):
+            raise ConfigError(
+                f"{len(self._cost_models)} cost models for {cluster.replicas} replicas: "
+                "give one for all, or one each"
+            )
+        self.replicas: list[Replica] = []
+        for number, child in enumerate(np.random.SeedSequence(seed).spawn(cluster.replicas)):
+            source = self._token_source(cluster, int(child.generate_state(1)[0]))
+            model = self._cost_models[number % len(self._cost_models)]
+            self.replicas.append(self._make_replica(number, model, source))
+
+    def _token_source(self, cluster: ClusterConfig, seed: int) -> TokenSource:
+        num_drafts = self._scheduler_config.num_speculative_tokens
+        if not num_drafts:
+            return LengthTokenSource()
+        return DraftTokenSource(num_drafts, cluster.acceptance_rate, seed)
+
+    def _make_replica(self, number: int, cost_model: CostModel, source: TokenSource) -> Replica:
+        policies = self._policies
+        depth = max(self._num_stages, 2 if self._scheduler_config.async_scheduling else 1)
+        scheduler = Scheduler(
+            self._scheduler_config,
+            self._cache_config,
+            self._num_blocks,
+            num_host_blocks=self._num_host_blocks,
+            queue=policies.queue and policies.queue(),
+            victim_policy=policies.victim_policy and policies.victim_policy(),
+            batch_policy=policies.batch_policy and policies.batch_policy(),
+            eviction=policies.eviction and policies.eviction(),
+            max_concurrent_batches=depth,
+            use_cohort=self._use_cohort,
+        )
+        executor = SimulatedExecutor(
+            self.env, cost_model, source, self._steps, number, self._num_stages
+        )
+        clock = self._clock
+        core = (
+            EngineCore(scheduler, executor, clock)
+            if depth == 1
+            else PipelinedEngineCore(scheduler, executor, clock, depth)
+        )
+        return Replica(self.env, core, self._on_finish)
+
+    def _clock(self) -> float:
+        return self.env.now  # type: ignore[no-any-return]
+
+    def run(self, progress: Callable[[int, int, float], None] | None = None) -> SimulationResult:
+        """Run until every request has ended.
+
+        Args:
+            progress: Called now and then with (finished requests, requests, simulated seconds).
+        """
+        self._progress = progress
+        self.env.process(self._arrivals(self._workload.initial()))
+        self.env.run()
+        self._report_progress()
+        self._records.sort(key=lambda record: (record.arrival_s, record.request_id))
+        unfinished = [r for r in self._replica_of if not r.is_finished]
+        self._records += [self._record(request) for request in unfinished]
+        return SimulationResult(
+            self._records, self._steps, self.env.now, self._counters(), self._ignored
+        )
+
+    def _arrivals(
+        self, requests: Iterable[WorkloadRequest]
+    ) -> Generator[simpy.Event, None, None]:
+        env = self.env
+        for item in requests:
+            delay = item.arrival_time - env.now
+            if delay > 0:
+                yield env.timeout(delay)
+            self._arrive(item)
+
+    def _arrive(self, item: WorkloadRequest) -> None:
+        request = self._request(item, self._num_arrived)
+        self._num_arrived += 1
+        number = 0
+        if len(self.replicas) > 1:
+            number = self._router.route(_Routed(item, request), self.replicas, self.env.now)
+        self._replica_of[request] = number
+        self.replicas[number].add_request(request)
+
+    def _request(self, item: WorkloadRequest, ordinal: int) -> Request:
+        return Request(
+            item.request_id,
+            item.num_prompt_tokens,
+            item.num_output_tokens,
+            item.arrival_time,
+            block_hashes=self._block_hashes(item, ordinal),
+            priority=item.priority,
+            client_id=item.client_id,
+            session_id=item.session_id,
+            deadline=item.deadline,
+        )
+
+    def _block_hashes(self, item: WorkloadRequest, ordinal: int) -> BlockHashes | None:
+        config = self._cache_config
+        if not config.enable_prefix_caching:
+            return None
+        size = config.block_size
+        num_prompt_blocks = item.num_prompt_tokens // size
+        if item.hash_ids is not None:
+            ids, num_blocks = item.hash_ids, num_prompt_blocks
+            if item.output_hash_ids:
+                ids = ids + item.output_hash_ids
+                num_blocks = (item.num_prompt_tokens + item.num_output_tokens) // size
+            keys = keys_from_hash_ids(ids, item.hash_block_size, size, num_blocks)
+            return KnownBlockHashes(ordinal, keys, min(num_prompt_blocks, len(keys)))
+        if item.prompt_token_ids is not None:
+            algorithm = config.prefix_caching_hash_algo
+            hashes = TokenBlockHashes(item.prompt_token_ids, [], size, algorithm)
+            return KnownBlockHashes(ordinal, hashes.prompt(), num_prompt_blocks)
+        return PrivateBlockHashes(ordinal)
+
+    def _on_finish(self, request: Request) -> None:
+        if request.finish_reason == "ignored":
+            number = self._replica_of[request]
+            reason = self.replicas[number].core.scheduler.why_ignored(request)
+            self._ignored.append(str(reason))
+        self._records.append(self._record(request))
+        del self._replica_of[request]
+        if len(self._records) % PROGRESS_EVERY == 0:
+            self._report_progress()
+        follow_ups = self._workload.after_finish(request.request_id, self.env.now)
+        if follow_ups:
+            self.env.process(self._arrivals(follow_ups))
+
+    def _record(self, request: Request) -> RequestRecord:
+        return RequestRecord(
+            request.request_id,
+            self._replica_of[request],
+            request.arrival_time,
+            request.first_scheduled_time,
+            self.env.now if request.is_finished else None,
+            request.num_prompt_tokens,
+            request.num_output_tokens,
+            request.num_cached_tokens,
+            request.num_preemptions,
+            request.finish_reason or UNFINISHED,
+            np.frombuffer(request.token_times, dtype=np.float64),
+            request.client_id,
+            request.priority,
+        )
+
+    def _report_progress(self) -> None:
+        if self._progress is not None:
+            self._progress(len(self._records), self._workload.num_requests, self.env.now)
+
+    def _counters(self) -> dict[str, float]:
+        schedulers = [replica.core.scheduler for replica in self.replicas]
+        managers = [scheduler.kv_cache_manager for scheduler in schedulers]
+        return {
+            "preemptions": sum(scheduler.num_preemptions for scheduler in schedulers),
+            "prefix_queries_tokens": sum(manager.num_queried_tokens for manager in managers),
+            "prefix_hit_tokens": sum(manager.num_hit_tokens for manager in managers),
+            "extrapolated_steps": sum(model.num_extrapolated for model in self._cost_models),
+        }
+
+
+class _Routed:
+    """A request as a router sees it."""
+
+    __slots__ = ("block_hashes", "client_id", "num_prompt_tokens", "request_id", "session_id")
+
+    def __init__(self, item: WorkloadRequest, request: Request) -> None:
+        self.request_id = item.request_id
+        self.num_prompt_tokens = item.num_prompt_tokens
+        self.client_id = item.client_id
+        self.session_id = item.session_id
+        self.block_hashes = request.block_hashes.prompt() if request.block_hashes else ()

@@ -1,0 +1,20 @@
+"""Request records and step logs to TTFT, TPOT, ITL, E2E, goodput: for both worlds."""
+
+from workbench.metrics.columns import RequestColumns
+from workbench.metrics.records import FINISH_REASONS, UNFINISHED, RequestRecord, StepLog
+from workbench.metrics.slo import SLO
+from workbench.metrics.summary import LATENCIES, PERCENTILES, distribution, jain_index, summarize
+
+__all__ = [
+    "FINISH_REASONS",
+    "LATENCIES",
+    "PERCENTILES",
+    "SLO",
+    "UNFINISHED",
+    "RequestColumns",
+    "RequestRecord",
+    "StepLog",
+    "distribution",
+    "jain_index",
+    "summarize",
+]
