@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from workbench.config import CacheConfig, SchedulerConfig
-from workbench.engine_core import EngineCore, PipelinedEngineCore
-from workbench.errors import ConfigError, WorkbenchError
+from workbench.errors import WorkbenchError
 from workbench.kv_cache.block_hash import TokenBlockHashes
 from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput, SchedulerOutput
-from workbench.request import Request, RequestStatus
+from workbench.request import Request
 from workbench.scheduler.scheduler import Scheduler
 
 FORMAT = "sched-oracle/1"
@@ -57,20 +56,18 @@ class Difference:
 
 
 class FakeModel:
-    """An Executor whose answers are those of the scenario; a pending result is the answer itself."""
+    """Answers every step as the scenario says."""
 
-    def __init__(self, scenario: dict[str, Any], stop_tokens: dict[str, int]) -> None:
+    def __init__(self, scenario: dict[str, Any]) -> None:
         self._items = {item["id"]: item for item in scenario["requests"]}
         self._ordinals = {item["id"]: j for j, item in enumerate(scenario["requests"])}
         self._num_drafts = scenario["config"]["spec_tokens"]
         self._num_sampled = dict.fromkeys(self._items, 0)
         self._num_verifications = dict.fromkeys(self._items, 0)
         self._known: dict[str, int] = {}
-        self.last_output: SchedulerOutput | None = None
-        self._pending = ModelRunnerOutput()
 
-    def execute_model(self, scheduler_output: SchedulerOutput) -> None:
-        self.last_output = scheduler_output
+    def run(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput:
+        """The tokens of every row, and drafts for the next step."""
         rows: list[list[int]] = []
         drafts: dict[str, list[int]] = {}
         for new in scheduler_output.scheduled_new_reqs:
@@ -79,10 +76,7 @@ class FakeModel:
             rows.append(self._sample(request_id, num_tokens, scheduler_output))
             if rows[-1] and self._num_drafts:
                 drafts[request_id] = [DRAFT_TOKEN] * self._num_drafts
-        self._pending = ModelRunnerOutput(rows, drafts)
-
-    def sample_tokens(self, grammar_output: Any) -> ModelRunnerOutput:
-        return self._pending
+        return ModelRunnerOutput(rows, drafts)
 
     def _sample(self, request_id: str, num_tokens: int, output: SchedulerOutput) -> list[int]:
         """The tokens of one row: none before the prompt (or what was recomputed) is complete."""
@@ -105,7 +99,7 @@ class FakeModel:
 
 
 class Replay:
-    """One scenario on its way through the engine core."""
+    """One scenario on its way through the scheduler."""
 
     def __init__(self, scenario: dict[str, Any]) -> None:
         config = scenario["config"]
@@ -116,20 +110,13 @@ class Replay:
             for j, item in enumerate(scenario["requests"])
             if item.get("stop_after") is not None
         }
-        self._model = FakeModel(scenario, self._stops)
-        self._now = 0.0
+        self._model = FakeModel(scenario)
         self.scheduler = Scheduler(
             scheduler_config(config), cache_config(config), config["num_usable_blocks"]
         )
-        if self._depth == 1:
-            self.core = EngineCore(self.scheduler, self._model, lambda: self._now)
-        else:
-            self.core = PipelinedEngineCore(
-                self.scheduler, self._model, lambda: self._now, self._depth
-            )
         self._requests: dict[str, Request] = {}
         self._tables: dict[str, list[list[int]]] = {}
-        self._scheduled_steps: deque[int] = deque()
+        self._in_flight: deque[tuple[int, SchedulerOutput, ModelRunnerOutput]] = deque()
 
     def differences(self) -> Iterable[Difference]:
         """Every difference, in the order of steps and levels."""
@@ -146,39 +133,36 @@ class Replay:
                         yield Difference(level, expected["step"], field, want, have)
 
     def _step(self, number: int) -> dict[str, Any]:
-        self._now = float(number)
         self._arrive(number)
         aborts = [a["id"] for a in self._scenario["aborts"] if a["step"] == number]
-        self.core.abort_requests(aborts)
-        if not self.core.has_work:
+        self.scheduler.abort_requests(aborts)
+        if not self.scheduler.has_requests and not self._in_flight:
             return self._queues({})
         counts = {i: r.num_output_tokens for i, r in self._requests.items()}
-        self._model.last_output = None
         after: dict[str, Any] = {}
         outputs = self._drive(number, after)
         return self._queues(self._outcome(after, outputs, counts))
 
     def _drive(self, number: int, after: dict[str, Any]) -> EngineCoreOutputs:
-        """Run the core's step, looking at it between schedule and update."""
-        step = self.core.step()
-        try:
-            answer = next(step)
-            self._note_schedule(number, after)
-            after["update_of_step"] = self._scheduled_steps.popleft()
-            step.send(answer)
-        except StopIteration as done:
-            if "update_of_step" not in after:
-                self._note_schedule(number, after)
-            return done.value  # type: ignore[no-any-return]
-        raise WorkbenchError("a step waited twice: the engine core is broken")
+        """Schedule a step and take in the results of the one whose turn it is."""
+        is_empty = True
+        if self.scheduler.has_requests:
+            output = self.scheduler.schedule(float(number))
+            is_empty = output.total_num_scheduled_tokens == 0
+            self._in_flight.append((number, output, self._model.run(output)))
+            self._note_schedule(output, after)
+        if len(self._in_flight) < self._depth and not is_empty:
+            return EngineCoreOutputs()
+        returned, output, answer = self._in_flight.popleft()
+        after["update_of_step"] = returned
+        return self.scheduler.update_from_output(output, answer, float(number))
 
     def _arrive(self, number: int) -> None:
         for j, item in enumerate(self._scenario["requests"]):
             if item["arrival_step"] == number:
                 request = self._request(j, item)
                 self._requests[item["id"]] = request
-                if not self.core.add_request(request):
-                    raise ConfigError(str(self.scheduler.why_ignored(request)))
+                self.scheduler.add_request(request, float(number))
 
     def _request(self, ordinal: int, item: dict[str, Any]) -> Request:
         tokens = prompt_tokens(item["prompt"], self._scenario["requests"])
@@ -196,11 +180,7 @@ class Replay:
         request.block_hashes = TokenBlockHashes(tokens, request.output_token_ids, block_size)
         return request
 
-    def _note_schedule(self, number: int, after: dict[str, Any]) -> None:
-        output = self._model.last_output
-        if output is None:
-            return
-        self._scheduled_steps.append(number)
+    def _note_schedule(self, output: SchedulerOutput, after: dict[str, Any]) -> None:
         after["scheduled"] = [[i, n] for i, n in output.num_scheduled_tokens.items()]
         after["preempted"] = output.preempted_req_ids
         after["admitted"] = [
@@ -221,6 +201,8 @@ class Replay:
 
     def _changed_tables(self, output: SchedulerOutput) -> dict[str, list[list[int]]]:
         changed = {}
+        for request_id in output.preempted_req_ids:
+            self._tables.pop(request_id, None)
         for request_id in output.num_scheduled_tokens:
             tables = [list(table) for table in self._requests[request_id].block_ids]
             if self._tables.get(request_id) != tables:

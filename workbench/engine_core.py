@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable
 
 from workbench.executor import Clock, Executor, Pending
 from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput, SchedulerOutput
-from workbench.request import Request
+from workbench.request import Request, RequestStatus
 from workbench.scheduler.scheduler import Scheduler
 
 Step = Generator[Pending, ModelRunnerOutput, EngineCoreOutputs]
@@ -36,7 +36,11 @@ class EngineCore:
 
     def add_request(self, request: Request) -> bool:
         """Queue a request; False if it can never run, and has ended as ignored."""
-        return self.scheduler.add_request(request, self.clock())
+        if self.scheduler.why_ignored(request) is not None:
+            request.status = RequestStatus.FINISHED_IGNORED
+            return False
+        self.scheduler.add_request(request, self.clock())
+        return True
 
     def abort_requests(self, request_ids: Iterable[str]) -> list[Request]:
         """End requests at once."""
@@ -44,14 +48,16 @@ class EngineCore:
 
     def step(self) -> Step:
         """Schedule, execute, update."""
-        scheduler_output = self.scheduler.schedule(self.clock())
-        pending = self._start(scheduler_output)
+        scheduler_output, pending = self._start()
         model_output = yield pending
         return self.scheduler.update_from_output(scheduler_output, model_output, self.clock())
 
-    def _start(self, scheduler_output: SchedulerOutput) -> Pending:
+    def _start(self) -> tuple[SchedulerOutput, Pending]:
+        scheduler_output = self.scheduler.schedule(self.clock())
+        if not scheduler_output.total_num_scheduled_tokens:
+            self.scheduler.end_stuck_request(scheduler_output)
         self.executor.execute_model(scheduler_output)
-        return self.executor.sample_tokens(None)
+        return scheduler_output, self.executor.sample_tokens(None)
 
 
 class PipelinedEngineCore(EngineCore):
@@ -84,8 +90,8 @@ class PipelinedEngineCore(EngineCore):
         """
         in_flight = self._in_flight
         if self.scheduler.has_requests:
-            scheduler_output = self.scheduler.schedule(self.clock())
-            in_flight.append((scheduler_output, self._start(scheduler_output)))
+            scheduler_output, pending = self._start()
+            in_flight.append((scheduler_output, pending))
             has_more = scheduler_output.total_num_scheduled_tokens or self.scheduler.has_requests
             if len(in_flight) < self._max_concurrent_batches and has_more:
                 return EngineCoreOutputs()

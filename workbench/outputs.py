@@ -50,6 +50,44 @@ class BlockCopy:
     host_blocks: tuple[int, ...]
 
 
+class BatchRows:
+    """The rows of a step in batch order. Steps with the same rows share one.
+
+    Attributes:
+        requests: In batch order.
+        num_tokens_of: Tokens of the requests that compute more or less than one.
+    """
+
+    __slots__ = ("_output_lists", "_scheduled", "num_tokens_of", "requests")
+
+    def __init__(self, requests: list[Request], num_tokens_of: Mapping[Request, int]) -> None:
+        self.requests = requests
+        self.num_tokens_of = num_tokens_of
+        self._scheduled: dict[str, int] | None = None
+        self._output_lists: list[list[int]] | None = None
+
+    @property
+    def scheduled(self) -> dict[str, int]:
+        """Tokens of each row by request id."""
+        if self._scheduled is None:
+            tokens = self.num_tokens_of
+            if tokens:
+                self._scheduled = {r.request_id: tokens.get(r, 1) for r in self.requests}
+            else:
+                self._scheduled = {r.request_id: 1 for r in self.requests}
+        return self._scheduled
+
+    @property
+    def output_lists(self) -> list[list[int]]:
+        """The requests' lists of output tokens."""
+        if self._output_lists is None:
+            self._output_lists = [r.output_token_ids for r in self.requests]
+        return self._output_lists
+
+
+NO_ROWS = BatchRows([], {})
+
+
 class SchedulerOutput:
     """One step's decisions.
 
@@ -70,9 +108,7 @@ class SchedulerOutput:
     """
 
     __slots__ = (
-        "_batch",
-        "_num_tokens_of",
-        "_scheduled",
+        "_rows",
         "finished_req_ids",
         "new_block_ids",
         "num_prefill_tokens",
@@ -104,17 +140,12 @@ class SchedulerOutput:
         self.num_waiting = 0
         self.num_used_blocks = 0
         self.shape = StepShape()
-        self._batch: list[Request] = []
-        self._num_tokens_of: dict[Request, int] = {}
-        self._scheduled: dict[str, int] | None = None
+        self._rows = NO_ROWS
 
     @property
     def num_scheduled_tokens(self) -> dict[str, int]:
         """Tokens to compute of each request, by request id, in batch order."""
-        if self._scheduled is None:
-            num_tokens_of = self._num_tokens_of
-            self._scheduled = {r.request_id: num_tokens_of.get(r, 1) for r in self._batch}
-        return self._scheduled
+        return self._rows.scheduled
 
     def as_dict(self) -> dict[str, Any]:
         """Every decision in plain values, for comparison and recording."""

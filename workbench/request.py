@@ -77,6 +77,7 @@ class Request:
         "deadline",
         "first_scheduled_time",
         "is_prefill_chunk",
+        "last_scheduled_token",
         "max_tokens",
         "num_cached_blocks",
         "num_cached_tokens",
@@ -137,6 +138,8 @@ class Request:
         self.num_preemptions = 0
         self.num_cached_tokens = 0
         self.is_prefill_chunk = False
+        # Computed tokens once the step is scheduled that samples its last token.
+        self.last_scheduled_token = num_prompt_tokens + max_tokens - 1
         self.spec_token_ids: list[int] = []
         # In-flight output that a preemption made stale: it is still delivered, but its
         # tokens no longer belong to the (reset) computed count.

@@ -8,7 +8,7 @@ neither gets keys that no other request has (so that its blocks age in the cache
 import hashlib
 from array import array
 from collections.abc import Callable, Hashable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -96,17 +96,17 @@ def keys_from_hash_ids(
 
 
 class TokenBlockHashes:
-    """Keys hashed in a chain over real tokens: key_i = H(key_{i-1}, tokens of block i).
+    """Keys hashed over real tokens: key i is the digest of all tokens up to the end of block i.
 
     Args:
         prompt_token_ids: The prompt.
         output_token_ids: The answer; the list the request appends to.
         block_size: Tokens a block.
         algorithm: "sha256" or "blake2b" (128-bit).
-        salt: Set apart requests that must not share (a tenant, an adapter).
+        salt: Sets apart requests that must not share (a tenant, an adapter).
     """
 
-    __slots__ = ("_block_size", "_hash", "_keys", "_output", "_prompt", "_salt")
+    __slots__ = ("_block_size", "_hash", "_keys", "_output", "_prompt")
 
     def __init__(
         self,
@@ -119,16 +119,17 @@ class TokenBlockHashes:
         self._prompt = prompt_token_ids
         self._output = output_token_ids
         self._block_size = block_size
-        self._hash = _HASHES[algorithm]
-        self._salt = salt
+        self._hash = _HASHES[algorithm](salt)
         self._keys: list[bytes] = []
         self._extend(prompt_token_ids, len(prompt_token_ids) // block_size)
 
     def get(self, start: int, stop: int) -> Sequence[Hashable]:
         keys = self._keys
         if stop > len(keys):
-            first, size = len(keys) * self._block_size, len(self._prompt)
-            tokens = [*self._prompt[first:], *self._output[max(first - size, 0) :]]
+            first = len(keys) * self._block_size - len(self._prompt)
+            tokens = self._output[max(first, 0) : stop * self._block_size - len(self._prompt)]
+            if first < 0:
+                tokens = [*self._prompt[first:], *tokens]
             self._extend(tokens, stop - len(keys))
         return keys[start:stop]
 
@@ -136,21 +137,16 @@ class TokenBlockHashes:
         return self._keys[: len(self._prompt) // self._block_size]
 
     def _extend(self, tokens: Sequence[int], num_blocks: int) -> None:
-        width = 8 * self._block_size
-        data = array("q", tokens[: num_blocks * self._block_size]).tobytes()
-        keys, digest = self._keys, self._hash
-        key = keys[-1] if keys else self._salt
+        width = 4 * self._block_size
+        data = array("i", tokens).tobytes()
+        update, digest, append = self._hash.update, self._hash.digest, self._keys.append
         for offset in range(0, num_blocks * width, width):
-            key = digest(key + data[offset : offset + width])
-            keys.append(key)
+            update(data[offset : offset + width])
+            append(digest())
 
 
-def _sha256(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
+def _blake2b(salt: bytes) -> Any:
+    return hashlib.blake2b(salt, digest_size=16)
 
 
-def _blake2b(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()
-
-
-_HASHES: dict[str, Callable[[bytes], bytes]] = {"sha256": _sha256, "blake2b": _blake2b}
+_HASHES: dict[str, Callable[[bytes], Any]] = {"sha256": hashlib.sha256, "blake2b": _blake2b}

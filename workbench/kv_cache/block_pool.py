@@ -123,7 +123,13 @@ class BlockPool:
     def cache_full_blocks(self, blocks: Sequence[int], keys: Sequence[Hashable]) -> None:
         """Make full blocks known under the keys of their content; null blocks are passed over."""
         by_key, key_of = self._by_key, self.key_of
-        if len(blocks) > 4 and NULL_BLOCK not in blocks and by_key.keys().isdisjoint(keys):
+        if len(blocks) == 1:
+            block, key = blocks[0], keys[0]
+            if block != NULL_BLOCK and key not in by_key:
+                by_key[key] = block
+                key_of[block] = key
+                return
+        elif len(blocks) > 4 and NULL_BLOCK not in blocks and by_key.keys().isdisjoint(keys):
             by_key.update(zip(keys, blocks, strict=True))
             key_of.update(zip(blocks, keys, strict=True))
             return

@@ -75,13 +75,8 @@ class FullAttentionGroup:
     def free_skipped(self, request: Request, num_processed_tokens: int) -> None:
         """Give back the blocks that no coming token attends to."""
 
-    def quiet_tokens(self, request: Request, lag: int) -> int:
-        """Tokens that can be scheduled before a block leaves the window.
-
-        Args:
-            request: A decoding request.
-            lag: Tokens that are scheduled but not returned when the next one is scheduled.
-        """
+    def quiet_tokens(self, request: Request) -> int:
+        """Decode tokens that can be scheduled before a block may leave the window."""
         return 1 << 60
 
 
@@ -153,8 +148,8 @@ class SlidingWindowGroup(FullAttentionGroup):
         if freed:
             self.pool.free_blocks(freed)
 
-    def quiet_tokens(self, request: Request, lag: int) -> int:
+    def quiet_tokens(self, request: Request) -> int:
         table = request.block_ids[self.group_id]
         first_held = next((i for i, block in enumerate(table) if block != NULL_BLOCK), len(table))
         leaves_at = (first_held + 1) * self.block_size + self.window - 1
-        return leaves_at - request.num_computed_tokens + lag
+        return leaves_at - request.num_computed_tokens

@@ -15,6 +15,9 @@ from workbench.kv_cache.kv_cache_group import FullAttentionGroup, SlidingWindowG
 from workbench.request import Request
 
 
+NO_BLOCKS: list[list[int]] = [[]]
+
+
 @dataclass(frozen=True, slots=True)
 class PrefixHit:
     """Cached blocks that a request may adopt.
@@ -227,21 +230,41 @@ class KVCacheManager:
                 self.pool.eviction.on_lookup(keys)
             self.pool.eviction.on_hit(keys[: hit.num_tokens // self.block_size])
 
-    def quiet_tokens(self, request: Request, lag: int) -> int:
-        """Decode tokens that can be scheduled before this request changes the cache.
+    def append_slot(self, request: Request) -> list[list[int]] | None:
+        """`allocate_slots` for one decode token, made short: it runs twice a block and request."""
+        if self._has_window:
+            return self.allocate_slots(request, 1)
+        computed = request.num_computed_tokens
+        table = request.block_ids[0]
+        new_blocks = NO_BLOCKS
+        if computed == len(table) * self.block_size:
+            if not self.pool.num_free_blocks:
+                return None
+            new_blocks = [self.pool.get_new_blocks(1)]
+            table += new_blocks[0]
+        if self.enable_caching and request.block_hashes is not None:
+            num_cached = request.num_cached_blocks[0]
+            num_full = min(computed + 1, request.num_tokens) // self.block_size
+            if num_cached < num_full:
+                keys = request.block_hashes.get(num_cached, num_full)
+                self.pool.cache_full_blocks(table[num_cached:num_full], keys)
+                request.num_cached_blocks[0] = num_full
+        return new_blocks
 
-        Args:
-            request: A decoding request.
-            lag: Tokens that are scheduled but not known when the next one is scheduled.
+    def quiet_tokens(self, request: Request) -> int:
+        """Decode tokens that can be scheduled before this request may change the cache.
+
+        With steps in flight a change can come later than this says, never earlier.
         """
         computed = request.num_computed_tokens
-        quiet = len(request.block_ids[0]) * self.block_size - computed
-        if self._has_window:
-            quiet = min(quiet, *(group.quiet_tokens(request, lag) for group in self.groups))
+        size = self.block_size
+        quiet = len(request.block_ids[0]) * size - computed
         if self.enable_caching and request.block_hashes is not None:
-            next_full = (request.num_cached_blocks[0] + 1) * self.block_size
-            quiet = min(quiet, next_full - computed - 1 + lag)
-        return max(quiet, 0)
+            until_full = (request.num_cached_blocks[0] + 1) * size - computed - 1
+            quiet = until_full if until_full < quiet else quiet
+        if self._has_window:
+            quiet = min(quiet, *(group.quiet_tokens(request) for group in self.groups))
+        return quiet if quiet > 0 else 0
 
     def reset_prefix_cache(self) -> bool:
         """Forget all cached content; only possible, and True, while no request holds a block."""

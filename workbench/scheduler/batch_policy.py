@@ -113,7 +113,7 @@ class StaticBatching(BatchPolicy):
     """Request-level batching, the classic baseline: a new batch only when the last one has ended.
 
     While a batch forms, prompts are computed and nobody decodes; it is closed by the first step that
-    admits nobody. Requests that end early leave their place empty.
+    finds no prompt to compute, or no room for it. Requests that end early leave their place empty.
     """
 
     def __init__(self) -> None:
@@ -125,6 +125,6 @@ class StaticBatching(BatchPolicy):
         if self._forming:
             batch.continue_running(decodes=False)
             batch.admit_waiting()
-            self._forming = batch.num_scheduled_tokens > 0
+            self._forming = batch.num_scheduled_tokens > 0 and not batch.has_preempted
         if not self._forming:
             batch.continue_running()

@@ -4,6 +4,7 @@ Results come back in the order in which their steps were scheduled. A request ma
 preempted or have ended in between; its rows are then stale, or nobody's.
 """
 
+from collections import deque
 from collections.abc import Sequence
 
 from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput
@@ -38,9 +39,13 @@ class OutputPass:
         if rows is None:
             finished = self._apply_lengths(step, ending, now)
             return EngineCoreOutputs(finished=finished)
-        batch = step.output._batch
-        finished = self._apply_tokens(step, batch, rows, set(ending), now)
-        return EngineCoreOutputs(batch, rows, finished)
+        batch = step.output._rows
+        if step.rows or step.leavers or ending or self._state.num_stoppable:
+            finished = self._apply_tokens(step, batch.requests, rows, set(ending), now)
+            return EngineCoreOutputs(batch.requests, rows, finished)
+        # Nothing can happen but that every list of output tokens grows.
+        deque(map(list.extend, batch.output_lists, rows), maxlen=0)
+        return EngineCoreOutputs(batch.requests, rows)
 
     def _apply_lengths(
         self, step: InFlightStep, ending: list[Request], now: float

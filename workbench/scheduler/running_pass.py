@@ -5,6 +5,7 @@ drafts). Plain decodes are handled together as the decode cohort wherever that c
 decision, and one by one where it could: too small a budget, too few free blocks.
 """
 
+from workbench.kv_cache.kv_cache_manager import NO_BLOCKS
 from workbench.request import Request, RequestStatus
 from workbench.scheduler.batch import Batch
 from workbench.scheduler.preemption import VictimPolicy
@@ -86,19 +87,19 @@ class RunningPass:
     def _visit_member(self, request: Request, batch: Batch) -> None:
         """Look after a member that is due: its next block, its full block, or its last step."""
         state = self._state
-        end = min(request.num_prompt_tokens + request.max_tokens, state.max_model_len)
-        remaining = end - 1 - request.num_computed_tokens
+        remaining = request.last_scheduled_token - request.num_computed_tokens
         if remaining <= 0:
             state.leave_cohort(request)
             batch.token_budget += 1
             return
-        blocks = state.kv_cache_manager.allocate_slots(request, 1)
+        cache = state.kv_cache_manager
+        blocks = cache.append_slot(request)
         assert blocks is not None, "free blocks were counted before"
-        if any(blocks):
+        if blocks is not NO_BLOCKS and any(blocks):
             batch.output.new_block_ids[request.request_id] = blocks
-        lag = 1 if state.cohort.uses_placeholders else 0
-        quiet = state.kv_cache_manager.quiet_tokens(request, lag)
-        state.cohort.wake_after(request, min(quiet, remaining) + 1)
+        # The coming tick is the first of the quiet ones, so the next look is after it at least.
+        quiet = max(min(cache.quiet_tokens(request), remaining), 1)
+        state.cohort.wake_after(request, quiet + 1)
 
     def _num_wanted_tokens(self, request: Request, batch: Batch) -> int:
         """Tokens that this request would take with an unlimited budget; 0 to pass over it."""
@@ -130,9 +131,6 @@ class RunningPass:
             victim = self._victim_policy.select(state.running, request)
             self._preempt(victim, batch)
             if victim is request:
-                cache = state.kv_cache_manager
-                if not state.running and not cache.fits_alone(request, request.num_tokens):
-                    state.fail(request)
                 return
         batch.rows[request] = num_tokens
         batch.token_budget -= num_tokens

@@ -12,7 +12,13 @@ from workbench.errors import ConfigError, SchedulerError
 from workbench.kv_cache.eviction import EvictionPolicy, LRUEviction
 from workbench.kv_cache.host_cache import HostCache
 from workbench.kv_cache.kv_cache_manager import KVCacheManager
-from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput, SchedulerOutput
+from workbench.outputs import (
+    NO_ROWS,
+    BatchRows,
+    EngineCoreOutputs,
+    ModelRunnerOutput,
+    SchedulerOutput,
+)
 from workbench.request import Request, RequestStatus
 from workbench.scheduler.admission_pass import PLACEHOLDER_TOKEN, AdmissionPass
 from workbench.scheduler.batch import Batch
@@ -87,6 +93,8 @@ class Scheduler:
         self._running_pass = RunningPass(self._state, victim_policy)
         self._admission_pass = AdmissionPass(self._state)
         self._output_pass = OutputPass(self._state)
+        self._plain_rows = NO_ROWS
+        self._plain_rows_version = -1
         self._num_steps = 0
         self._num_arrivals = 0
         # For prefill_schedule_interval, in executed steps.
@@ -124,8 +132,8 @@ class Scheduler:
         """Whether a step has anything to do: requests, or ends that no step has reported yet."""
         return bool(self._state.requests or self._state.finished_req_ids)
 
-    def add_request(self, request: Request, now: float) -> bool:
-        """Queue a request; False if it can never run, and has ended as ignored.
+    def add_request(self, request: Request, now: float) -> None:
+        """Queue a request. One that can never run waits for ever: ask `why_ignored` first.
 
         Args:
             request: New.
@@ -134,14 +142,13 @@ class Scheduler:
         state = self._state
         if request.request_id in state.requests:
             raise SchedulerError(f"request_id={request.request_id!r} is in use: choose another one")
-        if self.why_ignored(request) is not None:
-            request.status = RequestStatus.FINISHED_IGNORED
-            return False
+        if request.last_scheduled_token >= self.max_model_len:
+            request.last_scheduled_token = self.max_model_len - 1
         self._num_arrivals += 1
         request.arrival_index = self._num_arrivals
         state.requests[request.request_id] = request
+        state.num_stoppable += bool(request.stop_token_ids)
         state.waiting.add(request, now)
-        return True
 
     def why_ignored(self, request: Request) -> str | None:
         """Why this request can never run, in one line; None if it can."""
@@ -164,6 +171,22 @@ class Scheduler:
                 "shorten it or give the cache more blocks"
             )
         return None
+
+    def end_stuck_request(self, scheduler_output: SchedulerOutput) -> None:
+        """End the next request as an error if it has outgrown the whole KV cache.
+
+        Args:
+            scheduler_output: A step, just scheduled, that has no tokens.
+        """
+        state = self._state
+        if state.running or not len(state.waiting):
+            return
+        request = state.waiting.peek()
+        in_flight = any(step.output.total_num_scheduled_tokens for step in state.in_flight)
+        # Where the whole machine is idle, a request that was not admitted never will be.
+        idle = not in_flight and not scheduler_output.preempted_req_ids
+        if idle or not self.kv_cache_manager.fits_alone(request, request.num_tokens):
+            state.fail(request)
 
     def abort_requests(self, request_ids: Iterable[str]) -> list[Request]:
         """End requests at once, wherever they are; unknown and finished ids are passed over."""
@@ -195,8 +218,6 @@ class Scheduler:
         batch = Batch(output, self.config.max_num_batched_tokens)
         self._set_prefill_limits(batch)
         self._batch_policy.form_batch(_Builder(self, batch, now))
-        if not (batch.rows or batch.tick or state.running or state.in_flight):
-            self._fail_head()
         if self._queue_counts_service:
             self._report_service(batch)
         self._finish_batch(batch)
@@ -256,12 +277,6 @@ class Scheduler:
         if not batch.defer_prefills:
             self._prefill_capacity_bound = len(state.waiting) > len(state.skipped)
 
-    def _fail_head(self) -> None:
-        """With the whole machine idle, a request that is still not admitted never will be."""
-        waiting = self._state.waiting
-        if len(waiting):
-            self._state.fail(waiting.peek())
-
     def _report_service(self, batch: Batch) -> None:
         """Tell a queue that shares by service what each running request gets in this step.
 
@@ -293,20 +308,31 @@ class Scheduler:
         if batch.rows and state.cohort.size:
             state.others = [r for r in state.others if r._cohort is None]
         output.total_num_scheduled_tokens = shape.num_tokens
-        output._num_tokens_of = batch.rows
         num_rows = batch.cohort_size + len(batch.rows)
-        if num_rows == len(state.running):
-            output._batch = state.running.copy()
-        else:
-            tick = batch.tick
-            output._batch = [
-                r for r in state.running if r in batch.rows or (tick and r._cohort is not None)
-            ]
+        output._rows = self._rows_of(batch, num_rows)
         output.num_running = len(state.running)
         output.num_waiting = len(state.waiting)
         output.num_used_blocks = self.kv_cache_manager.num_used_blocks
         state.in_flight.append(step)
         self._count_step(batch, num_rows)
+
+    def _rows_of(self, batch: Batch, num_rows: int) -> BatchRows:
+        """The step's rows; those of the step before, where nothing has changed since."""
+        state = self._state
+        is_plain = not batch.rows and num_rows == len(state.running)
+        if is_plain and self._plain_rows_version == state.version:
+            return self._plain_rows
+        if num_rows == len(state.running):
+            requests = state.running.copy()
+        else:
+            tick = batch.tick
+            requests = [
+                r for r in state.running if r in batch.rows or (tick and r._cohort is not None)
+            ]
+        rows = BatchRows(requests, batch.rows)
+        if is_plain:
+            self._plain_rows, self._plain_rows_version = rows, state.version
+        return rows
 
     def _advance(self, request: Request, num_tokens: int, step: InFlightStep) -> None:
         state, output = self._state, step.output
@@ -337,11 +363,9 @@ class Scheduler:
 
     def _join_cohort(self, request: Request) -> None:
         state = self._state
-        end = min(request.num_prompt_tokens + request.max_tokens, state.max_model_len)
-        remaining = end - 1 - request._num_computed_tokens
+        remaining = request.last_scheduled_token - request._num_computed_tokens
         if remaining > 0:
-            lag = 1 if self.config.async_scheduling else 0
-            quiet = self.kv_cache_manager.quiet_tokens(request, lag)
+            quiet = self.kv_cache_manager.quiet_tokens(request)
             state.cohort.join(request, min(quiet, remaining) + 1, remaining)
 
     def _count_step(self, batch: Batch, num_rows: int) -> None:

@@ -55,9 +55,11 @@ class SchedulerState:
         running: Running requests in the order of their admission.
         others: Those of `running` outside the decode cohort, in the same order.
         cohort: Running requests that only decode.
+        version: Changes whenever a request joins or leaves the running ones.
         skipped: Waiting requests that the last admission pass had to leave out.
         in_flight: Steps that have not returned, oldest first.
         finished_req_ids: Requests that ended since the last step was scheduled.
+        num_stoppable: Unfinished requests that a token can end.
         failed: Requests that ended as errors since the last step returned.
     """
 
@@ -76,6 +78,7 @@ class SchedulerState:
         self.host_cache = host_cache
         self.waiting = waiting
         self.use_cohort = use_cohort
+        self.version = 0
         self.requests: dict[str, Request] = {}
         self.running: list[Request] = []
         self.others: list[Request] = []
@@ -84,6 +87,7 @@ class SchedulerState:
         self.in_flight: deque[InFlightStep] = deque()
         self.finished_req_ids: list[str] = []
         self.failed: list[Request] = []
+        self.num_stoppable = 0
         self.num_preemptions = 0
         self._num_admissions = 0
 
@@ -92,6 +96,7 @@ class SchedulerState:
         self._num_admissions += 1
         request.admission_index = self._num_admissions
         request.status = RequestStatus.RUNNING
+        self.version += 1
         self.running.append(request)
         self.others.append(request)
 
@@ -108,6 +113,7 @@ class SchedulerState:
 
     def forget_running(self, request: Request) -> None:
         """Drop a request from cohort and others; the caller removes it from `running`."""
+        self.version += 1
         if not self._detach(request):
             self.others.remove(request)
 
@@ -152,5 +158,6 @@ class SchedulerState:
         if self.host_cache is not None:
             self.host_cache.free(request)
         del self.requests[request.request_id]
+        self.num_stoppable -= bool(request.stop_token_ids)
         self.finished_req_ids.append(request.request_id)
         self.skipped.discard(request)

@@ -8,14 +8,14 @@ tokens; in CSV written as 1 2 3 or [1, 2, 3]). An empty field is as if the colum
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workbench.workload.base import RequestColumns
 from workbench.workload.bounds import check_integer
-from workbench.workload.trace import TraceOptions, TraceWorkload, check_hash_ids
+from workbench.workload.trace import TraceWorkload, check_hash_ids
 from workbench.workload.trace_file import TraceTable, list_column, read_csv, read_jsonl
 
 NEEDED = ("arrived_at", "num_prefill_tokens", "num_decode_tokens")
@@ -28,10 +28,27 @@ class _TableTrace(TraceWorkload):
     _reader: Reader
 
     def __init__(
-        self, path: str, *, hash_block_size: int = 16, **options: Unpack[TraceOptions]
+        self,
+        path: str,
+        *,
+        hash_block_size: int = 16,
+        traces_dir: str | None = None,
+        rate_scale: float = 1.0,
+        max_requests: int | None = None,
+        start: float = 0.0,
+        duration: float | None = None,
+        sort: bool = False,
     ) -> None:
         self.hash_block_size = check_integer("hash_block_size", hash_block_size, at_least=1)
-        super().__init__(path, **options)
+        super().__init__(
+            path,
+            traces_dir=traces_dir,
+            rate_scale=rate_scale,
+            max_requests=max_requests,
+            start=start,
+            duration=duration,
+            sort=sort,
+        )
 
     def read(self, path: Path) -> tuple[RequestColumns, Sequence[int]]:
         table = type(self)._reader(path, NEEDED, OPTIONAL, self.hint)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, TypedDict
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,17 +19,6 @@ from workbench.workload.bounds import check_integer, check_number
 from workbench.workload.trace_file import TraceTable
 
 FETCH = "fetch it with `python -m experiments.fetch_traces --out DIR` and set traces_dir=DIR"
-
-
-class TraceOptions(TypedDict, total=False):
-    """Keyword arguments of every trace reader, see `TraceWorkload`."""
-
-    traces_dir: str | None
-    rate_scale: float
-    max_requests: int | None
-    start: float
-    duration: float | None
-    sort: bool
 
 
 class TraceWorkload(OpenLoopWorkload, ABC):

@@ -31,7 +31,8 @@ class TraceTable:
 
     def fail(self, row: int, problem: str) -> NoReturn:
         """Raise the error of one row."""
-        raise WorkloadError(f"{self.path}, line {self.lines[row]}: {problem}")
+        one_line = problem.replace("\n", " ").replace("\r", " ")
+        raise WorkloadError(f"{self.path}, line {self.lines[row]}: {one_line}")
 
     def has(self, name: str) -> bool:
         return name in self.columns
@@ -161,7 +162,7 @@ def _start_lines(path: Path) -> list[int]:
 
 
 def _check_columns(path: Path, found: Iterable[str], needed: Sequence[str], hint: str) -> None:
-    names = list(found)
+    names = [" ".join(name.split()) for name in found]
     missing = [name for name in needed if name not in names]
     if missing:
         raise WorkloadError(

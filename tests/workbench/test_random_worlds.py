@@ -1,0 +1,72 @@
+"""Invariants of scheduler and KV cache over random worlds, with all policies."""
+
+from hypothesis import HealthCheck, given, settings
+
+from tests.workbench.random_world import World, run, worlds
+from workbench.outputs import SchedulerOutput
+from workbench.scheduler.scheduler import Scheduler
+
+SETTINGS = settings(
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+
+
+@SETTINGS
+@given(worlds())
+def test_integrity_limits_and_budget_hold_after_every_step(world: World) -> None:
+    def look(scheduler: Scheduler, output: SchedulerOutput | None) -> None:
+        scheduler.check_integrity()
+        config = world.scheduler
+        active = config["max_num_active_seqs"] or config["max_num_seqs"]
+        assert len(scheduler.running) <= active
+        for request in scheduler.running:
+            assert request.num_computed_tokens <= world.scheduler["max_model_len"]
+            held = len(request.block_ids[0]) * world.cache["block_size"]
+            assert held >= request.num_computed_tokens
+        if output is not None:
+            tokens = output.num_scheduled_tokens
+            assert all(n > 0 for n in tokens.values())
+            assert sum(tokens.values()) == output.total_num_scheduled_tokens
+            assert output.shape.num_tokens == output.total_num_scheduled_tokens
+            assert output.shape.num_requests == len(tokens)
+            assert output.total_num_scheduled_tokens <= config["max_num_batched_tokens"]
+            assert 0 <= output.num_prefill_tokens <= output.total_num_scheduled_tokens
+
+    run(world, look=look)
+
+
+@SETTINGS
+@given(worlds())
+def test_every_request_ends_exactly_once_with_all_its_tokens(world: World) -> None:
+    result = run(world)
+    assert sorted(int(r[0]) for r in result.finished) == list(range(len(world.requests)))
+    max_model_len = world.scheduler["max_model_len"]
+    for request_id, reason, num_tokens, times in result.finished:
+        item = world.requests[int(request_id)]
+        full = min(item["output"], max_model_len - item["prompt"])
+        assert num_tokens == len(times)
+        assert list(times) == sorted(times)
+        if reason == "length":
+            assert num_tokens == full
+        elif reason == "ignored":
+            assert num_tokens == 0
+        else:
+            assert reason in ("abort", "error")
+            assert num_tokens <= full
+
+
+@SETTINGS
+@given(worlds())
+def test_the_decode_cohort_changes_no_decision(world: World) -> None:
+    with_cohort = run(world, use_cohort=True)
+    one_by_one = run(world, use_cohort=False)
+    for a, b in zip(with_cohort.outputs, one_by_one.outputs, strict=False):
+        assert a == b
+    assert with_cohort.finished == one_by_one.finished
+    assert len(with_cohort.outputs) == len(one_by_one.outputs)
+
+
+@settings(SETTINGS, max_examples=40)
+@given(worlds())
+def test_same_world_same_run(world: World) -> None:
+    assert run(world) == run(world)
