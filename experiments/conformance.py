@@ -95,7 +95,9 @@ class FakeModel:
         first = self._num_sampled[request_id]
         self._num_sampled[request_id] += 1 + num_accepted
         self._known[request_id] = computed + num_accepted
-        return [output_token(self._ordinals[request_id], first + k) for k in range(1 + num_accepted)]
+        return [
+            output_token(self._ordinals[request_id], first + k) for k in range(1 + num_accepted)
+        ]
 
 
 class Replay:

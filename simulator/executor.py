@@ -8,9 +8,11 @@ from typing import Any
 import simpy
 
 from simulator.cost_models.base import CostModel
+from simulator.environment import SimulationEnvironment
 from simulator.token_source import TokenSource
 from workbench.metrics import StepLog
 from workbench.outputs import ModelRunnerOutput, SchedulerOutput
+from workbench.scheduler.scheduler import Scheduler
 
 
 class SimulatedExecutor:
@@ -30,7 +32,7 @@ class SimulatedExecutor:
 
     def __init__(
         self,
-        env: simpy.Environment,
+        env: SimulationEnvironment,
         cost_model: CostModel,
         token_source: TokenSource,
         step_log: StepLog,
@@ -38,7 +40,9 @@ class SimulatedExecutor:
         num_stages: int = 1,
     ) -> None:
         self._env = env
+        self._cost_model = cost_model
         self._step_time = cost_model.step_time
+        self._step_log = step_log
         self._sample = token_source.sample
         self._log = step_log.append
         self._replica = replica
@@ -71,4 +75,24 @@ class SimulatedExecutor:
         self._output = self._sample(output)
 
     def sample_tokens(self, grammar_output: Any) -> simpy.Event:
-        return self._env.timeout(self._answer_at - self._env.now, self._output)
+        return self._env.timeout_at(self._answer_at, self._output)
+
+    def decode_ahead(self, scheduler: Scheduler, horizon: float) -> float:
+        """Run steps that only decode, as many as end by `horizon`; the time at which they end."""
+        cost_model, now = self._cost_model, self._env.now
+        if not cost_model.is_repeatable:
+            return now
+        ahead = scheduler.decode_ahead(now, horizon, cost_model.step_time)
+        if ahead is None or not ahead.starts:
+            return now
+        size = len(scheduler.running)
+        self._step_log.extend_decodes(
+            self._replica,
+            ahead.starts,
+            ahead.durations,
+            ahead.used_blocks,
+            decode_tokens=size,
+            running=size,
+            waiting=len(scheduler.waiting),
+        )
+        return ahead.starts[-1] + ahead.durations[-1]

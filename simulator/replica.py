@@ -4,6 +4,8 @@ from collections.abc import Callable, Generator, Hashable, Sequence
 
 import simpy
 
+from simulator.environment import SimulationEnvironment
+from simulator.executor import SimulatedExecutor
 from workbench.engine_core import EngineCore
 from workbench.request import Request
 
@@ -14,15 +16,25 @@ class Replica:
     Args:
         env: Simulated time.
         core: The engine core.
+        executor: The core's executor.
         on_finish: Called with every request that ends.
+        next_arrival: The earliest time at which a request may arrive, seconds; None: every step is
+            taken on its own.
     """
 
     def __init__(
-        self, env: simpy.Environment, core: EngineCore, on_finish: Callable[[Request], None]
+        self,
+        env: SimulationEnvironment,
+        core: EngineCore,
+        executor: SimulatedExecutor,
+        on_finish: Callable[[Request], None],
+        next_arrival: Callable[[], float] | None = None,
     ) -> None:
         self._env = env
         self.core = core
+        self._executor = executor
         self._on_finish = on_finish
+        self._next_arrival = next_arrival
         self._wake_up: simpy.Event | None = None
         self._num_outstanding_tokens = 0
         env.process(self._run())
@@ -43,6 +55,10 @@ class Replica:
             if not core.has_work:
                 self._wake_up = self._env.event()
                 yield self._wake_up
+            if self._next_arrival is not None:
+                end = self._executor.decode_ahead(core.scheduler, self._next_arrival())
+                if end > self._env.now:
+                    yield self._env.timeout_at(end)
             outputs = yield from core.step()
             for request in outputs.finished:
                 self._num_outstanding_tokens -= request.num_prompt_tokens + request.max_tokens

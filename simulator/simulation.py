@@ -1,5 +1,6 @@
 """A whole simulated run: a workload goes through a router to replicas until every request has ended."""
 
+import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -7,6 +8,7 @@ import numpy as np
 import simpy
 
 from simulator.cost_models.base import CostModel
+from simulator.environment import SimulationEnvironment
 from simulator.executor import SimulatedExecutor
 from simulator.replica import Replica
 from simulator.token_source import DraftTokenSource, LengthTokenSource, TokenSource
@@ -96,6 +98,7 @@ class Simulation:
         pipeline_parallel_size: Stages of a replica's pipeline.
         seed: Seed of the run's own draws (draft acceptance).
         use_cohort: See Scheduler.
+        decode_ahead: Run steps that only decode in a row (see DecodeAhead). It changes no result.
     """
 
     def __init__(
@@ -113,8 +116,9 @@ class Simulation:
         pipeline_parallel_size: int = 1,
         seed: int = 0,
         use_cohort: bool = True,
+        decode_ahead: bool = True,
     ) -> None:
-        self.env = simpy.Environment()
+        self.env = SimulationEnvironment()
         self._workload = workload
         self._scheduler_config = scheduler_config
         self._cache_config = cache_config
@@ -124,6 +128,8 @@ class Simulation:
         self._num_host_blocks = num_host_blocks
         self._num_stages = pipeline_parallel_size
         self._use_cohort = use_cohort
+        self._decode_ahead = decode_ahead
+        self._next_arrival_time = 0.0
         self._steps = StepLog()
         self._records: list[RequestRecord] = []
         self._ignored: list[str] = []
@@ -173,7 +179,15 @@ class Simulation:
             if depth == 1
             else PipelinedEngineCore(scheduler, executor, clock, depth)
         )
-        return Replica(self.env, core, self._on_finish)
+        next_arrival = self._next_arrival if self._decode_ahead else None
+        return Replica(self.env, core, executor, self._on_finish, next_arrival)
+
+    def _next_arrival(self) -> float:
+        """No request arrives before this time, seconds."""
+        if self._workload.is_open_loop:
+            return self._next_arrival_time
+        # Any event may set off a request: the end of one on another replica, a think time.
+        return self.env.peek()
 
     def _clock(self) -> float:
         return self.env.now  # type: ignore[no-any-return]
@@ -195,15 +209,15 @@ class Simulation:
             self._records, self._steps, self.env.now, self._counters(), self._ignored
         )
 
-    def _arrivals(
-        self, requests: Iterable[WorkloadRequest]
-    ) -> Generator[simpy.Event, None, None]:
+    def _arrivals(self, requests: Iterable[WorkloadRequest]) -> Generator[simpy.Event, None, None]:
         env = self.env
         for item in requests:
             delay = item.arrival_time - env.now
             if delay > 0:
+                self._next_arrival_time = item.arrival_time
                 yield env.timeout(delay)
             self._arrive(item)
+        self._next_arrival_time = math.inf
 
     def _arrive(self, item: WorkloadRequest) -> None:
         request = self._request(item, self._num_arrived)

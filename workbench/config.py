@@ -62,7 +62,9 @@ class SchedulerConfig:
                 f"max_num_seqs={self.max_num_seqs}: lower the first or raise the second"
             )
         if not 0.0 <= self.watermark < 1.0:
-            raise ConfigError(f"watermark={self.watermark} must be in [0, 1): a share of all blocks")
+            raise ConfigError(
+                f"watermark={self.watermark} must be in [0, 1): a share of all blocks"
+            )
         one_of(self, "policy", POLICIES)
         one_of(self, "preemption_mode", PREEMPTION_MODES)
         if self.num_speculative_tokens and self.preemption_mode == "swap":

@@ -3,14 +3,18 @@
 Free blocks stand in one line: first the blocks that hold nothing worth keeping, the last freed in
 front, then the cached ones in the order of the eviction policy. With LRU eviction the line, and so
 every physical block id, is vLLM's. The pool knows nothing of requests.
+
+Long prompts move hundreds of blocks at a time, so lists of blocks are worked on as wholes.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
+from itertools import islice
 
 from workbench.errors import SchedulerError
 from workbench.kv_cache.eviction import EvictionPolicy
 
 NULL_BLOCK = 0
+LOOKUP_SIZE = 32
 
 
 class BlockPool:
@@ -22,19 +26,20 @@ class BlockPool:
 
     Attributes:
         ref_counts: Users of each block, by block id.
-        key_of: Key of the content of each cached block, by block id.
+        key_of: Key of each block's content, by block id; None where it is not cached.
     """
 
-    __slots__ = ("_by_key", "_empty", "eviction", "key_of", "num_blocks", "ref_counts")
+    __slots__ = ("_by_key", "_duplicates", "_empty", "eviction", "key_of", "num_blocks", "ref_counts")
 
     def __init__(self, num_blocks: int, eviction: EvictionPolicy) -> None:
         self.num_blocks = num_blocks
         self.eviction = eviction
         self.ref_counts = [0] * (num_blocks + 1)
-        self.key_of: dict[int, Hashable] = {}
-        # A key's block, or its blocks in the order they were cached: two requests may compute
-        # the same block side by side, and block tables only ever grow.
-        self._by_key: dict[Hashable, int | list[int]] = {}
+        self.key_of: list[Hashable | None] = [None] * (num_blocks + 1)
+        self._by_key: dict[Hashable, int] = {}
+        # Further blocks with a key that a block has already, in the order they were cached: two
+        # requests may compute the same block side by side, and block tables only ever grow.
+        self._duplicates: dict[Hashable, list[int]] = {}
         # A stack: the last block is the first of the line.
         self._empty = list(range(num_blocks, 0, -1))
         eviction.bind(self.key_of.__getitem__)
@@ -46,19 +51,21 @@ class BlockPool:
 
     def get_cached_block(self, key: Hashable) -> int | None:
         """The block that has held this key longest, or None."""
-        block = self._by_key.get(key)
-        return block[0] if type(block) is list else block  # type: ignore[return-value]
+        return self._by_key.get(key)
 
     def longest_prefix(self, keys: Sequence[Hashable]) -> list[int]:
         """The cached blocks of the longest run of keys from the first on."""
-        blocks = []
+        blocks: list[int] = []
         lookup = self._by_key.get
-        for key in keys:
-            block = lookup(key)
-            if block is None:
+        if not keys or lookup(keys[0]) is None:
+            return blocks
+        remaining = iter(keys)
+        while found := list(map(lookup, islice(remaining, LOOKUP_SIZE))):
+            if None in found:
+                blocks += found[: found.index(None)]  # type: ignore[arg-type]
                 break
-            blocks.append(block[0] if type(block) is list else block)
-        return blocks  # type: ignore[return-value]
+            blocks += found  # type: ignore[arg-type]
+        return blocks
 
     def get_new_blocks(self, num_blocks: int) -> list[int]:
         """Take the first blocks of the line; what they held is forgotten."""
@@ -78,7 +85,7 @@ class BlockPool:
         if num_empty < num_blocks:
             victims = self.eviction.pop_many(num_blocks - num_empty)
             self._forget(victims)
-            blocks += victims
+            blocks = blocks + victims if blocks else victims
         for block in blocks:
             ref_counts[block] = 1
         return blocks
@@ -96,57 +103,52 @@ class BlockPool:
         if was_free:
             self.eviction.remove_many(was_free)
 
-    def free_blocks(self, blocks: Iterable[int]) -> None:
+    def free_blocks(self, blocks: Sequence[int]) -> None:
         """Drop one reference of each block.
 
         Args:
             blocks: In the order in which they are to be evicted; null blocks are passed over.
         """
         ref_counts, key_of = self.ref_counts, self.key_of
-        emptied, cached = [], []
-        for block in blocks:
-            if block == NULL_BLOCK:
-                continue
-            count = ref_counts[block] - 1
-            ref_counts[block] = count
-            if not count:
-                if block in key_of:
-                    cached.append(block)
-                else:
-                    emptied.append(block)
-        if emptied:
-            emptied.reverse()
-            self._empty += emptied
+        counts = list(map(ref_counts.__getitem__, blocks))
+        for block, count in zip(blocks, counts, strict=True):
+            ref_counts[block] = count - 1
+        ref_counts[NULL_BLOCK] = 0
+        released = [block for block, count in zip(blocks, counts, strict=True) if count == 1]
+        keys = list(map(key_of.__getitem__, released))
+        num_emptied = keys.count(None)
+        if not num_emptied:
+            cached: Sequence[int] = released
+        else:
+            # What a request has not filled is the end of its table: the first of the released.
+            emptied = released[:num_emptied]
+            cached = released[num_emptied:]
+            if keys[:num_emptied].count(None) < num_emptied:
+                emptied = [b for b, key in zip(released, keys, strict=True) if key is None]
+                cached = [b for b, key in zip(released, keys, strict=True) if key is not None]
+            self._empty += emptied[::-1]
         if cached:
             self.eviction.insert_many(cached)
 
     def cache_full_blocks(self, blocks: Sequence[int], keys: Sequence[Hashable]) -> None:
         """Make full blocks known under the keys of their content; null blocks are passed over."""
         by_key, key_of = self._by_key, self.key_of
-        if len(blocks) == 1:
-            block, key = blocks[0], keys[0]
-            if block != NULL_BLOCK and key not in by_key:
-                by_key[key] = block
-                key_of[block] = key
-                return
-        elif len(blocks) > 4 and NULL_BLOCK not in blocks and by_key.keys().isdisjoint(keys):
+        if len(blocks) > 1 and NULL_BLOCK not in blocks and by_key.keys().isdisjoint(keys):
             by_key.update(zip(keys, blocks, strict=True))
-            key_of.update(zip(blocks, keys, strict=True))
+            for block, key in zip(blocks, keys, strict=True):
+                key_of[block] = key
             return
         for block, key in zip(blocks, keys, strict=True):
             if block == NULL_BLOCK:
                 continue
             key_of[block] = key
-            present = by_key.setdefault(key, block)
-            if type(present) is list:
-                present.append(block)
-            elif present != block:
-                by_key[key] = [present, block]  # type: ignore[list-item]
+            if by_key.setdefault(key, block) != block:
+                self._duplicates.setdefault(key, []).append(block)
 
-    def count_unreferenced(self, blocks: Iterable[int]) -> int:
+    def count_unreferenced(self, blocks: Sequence[int]) -> int:
         """How many of these cached blocks stand in the line of free blocks."""
-        ref_counts = self.ref_counts
-        return sum(1 for block in blocks if block != NULL_BLOCK and not ref_counts[block])
+        counts = list(map(self.ref_counts.__getitem__, blocks))
+        return counts.count(0) - (blocks.count(NULL_BLOCK) if NULL_BLOCK in blocks else 0)
 
     def reset_prefix_cache(self) -> bool:
         """Forget all content; only possible, and True, while no block is referenced."""
@@ -157,15 +159,30 @@ class BlockPool:
         self._empty[:0] = reversed(victims)
         return True
 
-    def _forget(self, blocks: Iterable[int]) -> None:
-        by_key, pop_key = self._by_key, self.key_of.pop
+    def _forget(self, blocks: list[int]) -> None:
+        by_key, key_of = self._by_key, self.key_of
+        keys = list(map(key_of.__getitem__, blocks))
         for block in blocks:
-            key = pop_key(block)
-            present = by_key.pop(key)
-            if type(present) is list:
-                present.remove(block)
-                if present:
-                    by_key[key] = present
+            key_of[block] = None
+        if self._duplicates:
+            for block, key in zip(blocks, keys, strict=True):
+                self._forget_one(block, key)
+        else:
+            for key in keys:
+                del by_key[key]
+
+    def _forget_one(self, block: int, key: Hashable) -> None:
+        by_key = self._by_key
+        others = self._duplicates.get(key)
+        if others is None:
+            del by_key[key]
+            return
+        if by_key[key] == block:
+            by_key[key] = others.pop(0)
+        else:
+            others.remove(block)
+        if not others:
+            del self._duplicates[key]
 
     def free_line(self) -> list[int]:
         """All free blocks in the order in which they would be handed out."""
@@ -175,17 +192,11 @@ class BlockPool:
         """Raise AssertionError unless every block is free exactly once or referenced."""
         line = self.free_line()
         assert len(line) == len(set(line)) == self.num_free_blocks, "a block is free twice"
-        for block in range(1, self.num_blocks + 1):
-            free = self.ref_counts[block] == 0
-            assert self.ref_counts[block] >= 0, f"block {block} was freed too often"
-            assert free == (block in set(line)) if len(line) < 64 else True
-        assert sum(1 for c in self.ref_counts[1:] if c == 0) == len(line), "a block has leaked"
-        assert all(self.ref_counts[block] == 0 for block in line), "a used block is free"
-        assert not any(block in self.key_of for block in self._empty), "an emptied block has a key"
-        assert all(block in self.key_of for block in self.eviction), "a cached block lost its key"
-        by_key = {
-            block: key
-            for key, held in self._by_key.items()
-            for block in (held if type(held) is list else [held])  # type: ignore[list-item]
-        }
-        assert by_key == self.key_of, "keys and blocks disagree"
+        assert min(self.ref_counts) >= 0, "a block was freed too often"
+        unused = [b for b in range(1, self.num_blocks + 1) if not self.ref_counts[b]]
+        assert unused == sorted(line), "a block has leaked, or a used one is free"
+        assert all(self.key_of[block] is None for block in self._empty), "an emptied block has a key"
+        assert all(self.key_of[b] is not None for b in self.eviction), "a cached block lost its key"
+        held = {block: key for key, block in self._by_key.items()}
+        held |= {b: key for key, others in self._duplicates.items() for b in others}
+        assert held == {b: k for b, k in enumerate(self.key_of) if k is not None}, "keys disagree"

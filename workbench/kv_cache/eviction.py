@@ -66,58 +66,83 @@ class EvictionPolicy(ABC):
         """Hook: a request, at its first admission, asked for these keys, found or not."""
 
 
+class _Run:
+    """Blocks that joined the line together; `dead` ones have left it again."""
+
+    __slots__ = ("blocks", "dead", "start")
+
+    def __init__(self, blocks: list[int]) -> None:
+        self.blocks = blocks
+        self.start = 0
+        self.dead: set[int] = set()
+
+    def settle(self) -> list[int]:
+        """The living blocks from `start` on; afterwards there are no others."""
+        if self.dead or self.start:
+            dead = self.dead
+            self.blocks = [block for block in self.blocks[self.start :] if block not in dead]
+            self.start = 0
+            self.dead = set()
+        return self.blocks
+
+
 class LRUEviction(EvictionPolicy):
     """The block that was released longest ago (least recently used; vLLM's order).
 
-    A queue that a block joins at the end and that is evicted from the front. A removed block leaves
-    its old place behind; it is skipped there, because a block's living place is always its last.
+    A line that blocks join at its end and are evicted from at its front. They come and go by the
+    hundred, a whole request at a time, so the line is made of runs: one list for each call that
+    inserted it, cut from the front. A block that is hit is only marked in its run.
     """
 
     def __init__(self) -> None:
-        self._places: deque[int] = deque()
-        self._num_dead: Counter[int] = Counter()  # places left behind, by block
+        self._runs: deque[_Run] = deque()
+        self._run_of: dict[int, _Run] = {}
+        self._num_places = 0  # living and dead
         self._num_living = 0
 
     def insert_many(self, block_ids: Sequence[int]) -> None:
-        self._places.extend(block_ids)
+        run = _Run(list(block_ids))
+        self._runs.append(run)
+        self._run_of.update(dict.fromkeys(block_ids, run))
         self._num_living += len(block_ids)
-        if len(self._places) > 2 * self._num_living + 1024:
-            self._places = deque(self)
-            self._num_dead.clear()
+        self._num_places += len(block_ids)
+        if self._num_places > 2 * self._num_living + 1024:
+            self._runs = deque(run for run in self._runs if run.settle())
+            self._num_places = self._num_living
 
     def remove(self, block_id: int) -> None:
-        num_dead = self._num_dead
-        num_dead[block_id] = num_dead.get(block_id, 0) + 1
+        self._run_of[block_id].dead.add(block_id)
         self._num_living -= 1
-
-    def remove_many(self, block_ids: Sequence[int]) -> None:
-        self._num_dead.update(block_ids)
-        self._num_living -= len(block_ids)
 
     def pop_many(self, num_blocks: int) -> list[int]:
         self._num_living -= num_blocks
-        popleft, num_dead = self._places.popleft, self._num_dead
+        runs = self._runs
         victims: list[int] = []
-        while num_dead and len(victims) < num_blocks:
-            block_id = popleft()
-            dead = num_dead.pop(block_id, 0)
-            if not dead:
-                victims.append(block_id)
-            elif dead > 1:
-                num_dead[block_id] = dead - 1
-        victims += [popleft() for _ in range(num_blocks - len(victims))]
+        while num_blocks:
+            run = runs[0]
+            if run.dead:
+                before = len(run.blocks) - run.start
+                self._num_places -= before - len(run.settle())
+            start = run.start
+            taken = run.blocks[start : start + num_blocks]
+            if start + len(taken) == len(run.blocks):
+                runs.popleft()
+            else:
+                run.start += len(taken)
+            num_blocks -= len(taken)
+            self._num_places -= len(taken)
+            if not victims:
+                victims = taken
+            else:
+                victims += taken
         return victims
 
     def __len__(self) -> int:
         return self._num_living
 
     def __iter__(self) -> Iterator[int]:
-        num_dead = dict(self._num_dead)
-        for block_id in self._places:
-            if num_dead.get(block_id):
-                num_dead[block_id] -= 1
-            else:
-                yield block_id
+        for run in self._runs:
+            yield from (block for block in run.blocks[run.start :] if block not in run.dead)
 
 
 class RankedEviction(EvictionPolicy):

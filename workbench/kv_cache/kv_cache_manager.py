@@ -214,7 +214,7 @@ class KVCacheManager:
     def free(self, request: Request) -> None:
         """Give back all blocks of a request, the last ones to be evicted first."""
         for table in request.block_ids:
-            self.pool.free_blocks(reversed(table))
+            self.pool.free_blocks(table[::-1])
         request.block_ids = []
         request.num_cached_blocks = []
 

@@ -71,6 +71,30 @@ class StepLog:
     preempted: list[int] = field(default_factory=list)
     kv_blocks_used: list[int] = field(default_factory=list)
 
+    def extend_decodes(
+        self,
+        replica: int,
+        start_s: list[float],
+        duration_s: list[float],
+        kv_blocks_used: list[int],
+        *,
+        decode_tokens: int,
+        running: int,
+        waiting: int,
+    ) -> None:
+        """Add steps of one replica that only decode, all with the same batch."""
+        num_steps = len(start_s)
+        self.replica += [replica] * num_steps
+        self.start_s += start_s
+        self.duration_s += duration_s
+        self.scheduled_tokens += [decode_tokens] * num_steps
+        self.prefill_tokens += [0] * num_steps
+        self.decode_tokens += [decode_tokens] * num_steps
+        self.running += [running] * num_steps
+        self.waiting += [waiting] * num_steps
+        self.preempted += [0] * num_steps
+        self.kv_blocks_used += kv_blocks_used
+
     def append(
         self,
         replica: int,

@@ -18,12 +18,15 @@ class AdmissionPass:
 
     Args:
         state: The scheduler's lists.
+
+    Attributes:
+        max_active: Most running requests.
     """
 
     def __init__(self, state: SchedulerState) -> None:
         self._state = state
         config = state.config
-        self._max_active = config.max_num_active_seqs or config.max_num_seqs
+        self.max_active = config.max_num_active_seqs or config.max_num_seqs
 
     def run(self, batch: Batch, now: float, whole_prompts: bool) -> None:
         """Admit waiting requests while budget, slots and blocks last.
@@ -36,7 +39,7 @@ class AdmissionPass:
         state = self._state
         waiting = state.waiting
         skipped: list[Request] = []
-        while batch.token_budget > 0 and len(waiting) and len(state.running) < self._max_active:
+        while batch.token_budget > 0 and len(waiting) and len(state.running) < self.max_active:
             request = waiting.peek()
             if request.num_stale_output_tokens:
                 # Output of the time before its preemption is still under way: to resume now could
@@ -98,9 +101,7 @@ class AdmissionPass:
         threshold = batch.long_prefill_token_threshold
         if 0 < threshold < num_tokens:
             num_tokens = threshold
-        if num_tokens > batch.token_budget and (
-            whole_prompts or not config.enable_chunked_prefill
-        ):
+        if num_tokens > batch.token_budget and (whole_prompts or not config.enable_chunked_prefill):
             return 0, 0
         return min(num_tokens, batch.token_budget), 0
 

@@ -48,9 +48,13 @@ class BatchPolicy(ABC):
 
     Attributes:
         whole_prompts: The policy never splits a prompt, so the budget must hold the longest one.
+        repeats_decodes: After a step of nothing but decodes, as long as nobody arrives or ends,
+            every further step is the same. A simulator may then run such steps in a row without
+            asking (see DecodeAhead). Leave it False if in doubt: it costs time only.
     """
 
     whole_prompts = False
+    repeats_decodes = False
 
     @abstractmethod
     def form_batch(self, batch: BatchBuilder) -> None:
@@ -62,6 +66,8 @@ class UnifiedBatching(BatchPolicy):
 
     Nobody is admitted in a step that has thrown somebody out.
     """
+
+    repeats_decodes = True
 
     def form_batch(self, batch: BatchBuilder) -> None:
         batch.continue_running()
@@ -78,6 +84,7 @@ class PrefillFirstBatching(BatchPolicy):
     """
 
     whole_prompts = True
+    repeats_decodes = True
 
     def form_batch(self, batch: BatchBuilder) -> None:
         batch.admit_waiting(whole_prompts=True)
@@ -94,6 +101,8 @@ class SarathiBatching(BatchPolicy):
     Args:
         chunk_size: Tokens of a step, decodes included.
     """
+
+    repeats_decodes = True
 
     def __init__(self, chunk_size: int = 512) -> None:
         if chunk_size < 1:
@@ -115,6 +124,8 @@ class StaticBatching(BatchPolicy):
     While a batch forms, prompts are computed and nobody decodes; it is closed by the first step that
     finds no prompt to compute, or no room for it. Requests that end early leave their place empty.
     """
+
+    repeats_decodes = True
 
     def __init__(self) -> None:
         self._forming = True

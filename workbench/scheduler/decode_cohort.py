@@ -89,6 +89,14 @@ class DecodeCohort:
         """Members that need attention before the next tick is scheduled. The entries stay."""
         return self._valid(self._wake_calendar.get(self.num_scheduled + 1), "_wake_tick")
 
+    def wakes_next(self) -> bool:
+        """Whether a member may be due before the next tick is scheduled."""
+        return self.num_scheduled + 1 in self._wake_calendar
+
+    def ends_next(self) -> bool:
+        """Whether the next tick to return may be a member's last one."""
+        return self.num_returned + 1 in self._finish_calendar
+
     def schedule_tick(self) -> int:
         """Schedule one token of every member; the tick's number."""
         self.num_scheduled = tick = self.num_scheduled + 1
@@ -102,6 +110,11 @@ class DecodeCohort:
         self.return_times.append(now)
         finishing = self._finish_calendar.pop(tick, None)
         return self._valid(finishing, "_finish_tick", tick) if finishing else []
+
+    def return_quietly(self, now: float) -> None:
+        """`return_tick` where `ends_next` has said no."""
+        self.num_returned += 1
+        self.return_times.append(now)
 
     def _valid(self, entries: list[Request] | None, slot: str, tick: int = 0) -> list[Request]:
         """Entries that still hold: members that left, or moved their date, leave stale ones."""

@@ -86,20 +86,11 @@ class RunningPass:
 
     def _visit_member(self, request: Request, batch: Batch) -> None:
         """Look after a member that is due: its next block, its full block, or its last step."""
-        state = self._state
-        remaining = request.last_scheduled_token - request.num_computed_tokens
-        if remaining <= 0:
-            state.leave_cohort(request)
+        blocks = self._state.renew_member(request)
+        if blocks is None:
             batch.token_budget += 1
-            return
-        cache = state.kv_cache_manager
-        blocks = cache.append_slot(request)
-        assert blocks is not None, "free blocks were counted before"
-        if blocks is not NO_BLOCKS and any(blocks):
+        elif blocks is not NO_BLOCKS and any(blocks):
             batch.output.new_block_ids[request.request_id] = blocks
-        # The coming tick is the first of the quiet ones, so the next look is after it at least.
-        quiet = max(min(cache.quiet_tokens(request), remaining), 1)
-        state.cohort.wake_after(request, quiet + 1)
 
     def _num_wanted_tokens(self, request: Request, batch: Batch) -> int:
         """Tokens that this request would take with an unlimited budget; 0 to pass over it."""

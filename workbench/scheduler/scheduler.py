@@ -5,7 +5,7 @@ policy how to form a step, the queue who is next and the victim policy who must 
 device and no text.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from workbench.config import CacheConfig, SchedulerConfig
 from workbench.errors import ConfigError, SchedulerError
@@ -23,11 +23,13 @@ from workbench.request import Request, RequestStatus
 from workbench.scheduler.admission_pass import PLACEHOLDER_TOKEN, AdmissionPass
 from workbench.scheduler.batch import Batch
 from workbench.scheduler.batch_policy import BatchPolicy, UnifiedBatching
+from workbench.scheduler.decode_ahead import DecodeAhead
 from workbench.scheduler.output_pass import OutputPass
 from workbench.scheduler.preemption import LastAdmitted, LowestPriority, VictimPolicy
 from workbench.scheduler.request_queue import FCFSQueue, PriorityQueue, RequestQueue
 from workbench.scheduler.running_pass import RunningPass
 from workbench.scheduler.state import InFlightStep, SchedulerState
+from workbench.step_profile import StepShape
 
 
 class Scheduler:
@@ -62,7 +64,9 @@ class Scheduler:
         use_cohort: bool = True,
     ) -> None:
         by_priority = config.policy == "priority"
-        queue = queue or (PriorityQueue() if by_priority else FCFSQueue())
+        # An empty queue is false, and so is an eviction policy that holds no block.
+        if queue is None:
+            queue = PriorityQueue() if by_priority else FCFSQueue()
         victim_policy = victim_policy or (LowestPriority() if by_priority else LastAdmitted())
         self._batch_policy = batch_policy or UnifiedBatching()
         max_model_len = _check(config, cache_config, num_blocks, self._batch_policy)
@@ -72,7 +76,7 @@ class Scheduler:
             num_blocks,
             max_model_len,
             max_in_flight_tokens=depth * config.max_num_batched_tokens,
-            eviction=eviction or LRUEviction(),
+            eviction=LRUEviction() if eviction is None else eviction,
             watermark=config.watermark,
         )
         swaps = config.preemption_mode == "swap"
@@ -93,6 +97,13 @@ class Scheduler:
         self._running_pass = RunningPass(self._state, victim_policy)
         self._admission_pass = AdmissionPass(self._state)
         self._output_pass = OutputPass(self._state)
+        self._decode_ahead = DecodeAhead(self._state)
+        self._may_decode_ahead = (
+            self._batch_policy.repeats_decodes
+            and self._state.use_cohort
+            and depth == 1
+            and not self._queue_counts_service
+        )
         self._plain_rows = NO_ROWS
         self._plain_rows_version = -1
         self._num_steps = 0
@@ -224,6 +235,34 @@ class Scheduler:
         output.finished_req_ids = state.finished_req_ids
         state.finished_req_ids = []
         return output
+
+    def decode_ahead(
+        self, now: float, horizon: float, step_time: Callable[[StepShape], float]
+    ) -> DecodeAhead | None:
+        """Run steps that only decode in a row (see DecodeAhead), between two ordinary steps.
+
+        Args:
+            now: Seconds; when the first of them starts.
+            horizon: Seconds; nothing arrives before.
+            step_time: Seconds of a step; equal for equal shapes.
+
+        Returns:
+            What was run, or None if the next step may hold anything else.
+        """
+        state = self._state
+        if not self._may_decode_ahead or state.others or state.in_flight or not state.cohort.size:
+            return None
+        # The last step was a plain one on the same requests, so the policies would repeat it.
+        if self._plain_rows_version != state.version or state.finished_req_ids:
+            return None
+        if len(state.waiting) and len(state.running) < self._admission_pass.max_active:
+            return None
+        ahead = self._decode_ahead
+        ahead.run(now, horizon, step_time)
+        num_steps = len(ahead.starts)
+        self._num_steps += num_steps
+        self._num_executed_steps += num_steps
+        return ahead
 
     def update_from_output(
         self, scheduler_output: SchedulerOutput, model_output: ModelRunnerOutput, now: float

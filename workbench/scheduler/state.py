@@ -111,6 +111,26 @@ class SchedulerState:
             self._detach(request)
         self.others = list(self.running)
 
+    def renew_member(self, request: Request) -> list[list[int]] | None:
+        """Give a member that is due what its next token needs, and set the day it is due again.
+
+        Returns:
+            Its new blocks (free ones must have been counted before); None if it has been scheduled
+            to its end and has left the cohort.
+        """
+        remaining = request.last_scheduled_token - request.num_computed_tokens
+        if remaining <= 0:
+            self.leave_cohort(request)
+            return None
+        cache = self.kv_cache_manager
+        blocks = cache.append_slot(request)
+        assert blocks is not None, "free blocks were counted before"
+        # The coming tick is the first of the quiet ones, so the next look is after it at least.
+        quiet = cache.quiet_tokens(request)
+        quiet = max(quiet if quiet < remaining else remaining, 1)
+        self.cohort.wake_after(request, quiet + 1)
+        return blocks
+
     def forget_running(self, request: Request) -> None:
         """Drop a request from cohort and others; the caller removes it from `running`."""
         self.version += 1

@@ -57,6 +57,10 @@ class Workload(Protocol):
     def num_requests(self) -> int:
         """Requests in all: the initial ones and those that are set off later."""
 
+    @property
+    def is_open_loop(self) -> bool:
+        """Whether no request is ever set off by the end of another one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestColumns:
@@ -145,6 +149,10 @@ class OpenLoopWorkload:
     def after_finish(self, request_id: str, now: float) -> Sequence[WorkloadRequest]:
         return ()
 
+    @property
+    def is_open_loop(self) -> bool:
+        return True
+
 
 class ListWorkload:
     """An open loop over requests that are given one by one, with ids of their own."""
@@ -169,3 +177,7 @@ class ListWorkload:
 
     def after_finish(self, request_id: str, now: float) -> Sequence[WorkloadRequest]:
         return ()
+
+    @property
+    def is_open_loop(self) -> bool:
+        return True

@@ -79,6 +79,10 @@ class SessionWorkload:
     def num_sessions(self) -> int:
         return len(self._first_rows)
 
+    @property
+    def is_open_loop(self) -> bool:
+        return len(self._starts) == len(self._columns)
+
     def initial(self) -> Iterator[WorkloadRequest]:
         self._next_session = len(self._starts)
         rows = self._first_rows[: len(self._starts)]

@@ -1,0 +1,46 @@
+# make demo   charts in a few seconds, without torch       make test   the whole suite
+# make lint   style, types, import rules                    make clean  remove what the others made
+#
+# Everything is installed into $(VENV), nothing outside it. A stamp says what is installed, so a second call is quick.
+
+VENV   ?= .venv
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip --disable-pip-version-check
+TESTS  ?= tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+help:
+	@sed -n '1,4s/^# \{0,1\}//p' Makefile
+
+$(VENV)/created:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or name one with make PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/base: pyproject.toml constraints.txt | $(VENV)/created
+	$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/created
+	$(PIP) install --quiet -c constraints.txt -e ".[dev]"
+	@touch $(VENV)/base $@
+
+demo: $(VENV)/base
+	@$(PY) -m experiments.run --multirun experiment=demo
+
+test: $(VENV)/dev
+	$(PY) -m pytest -n auto $(TESTS)
+
+lint: $(VENV)/dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info outputs multirun .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

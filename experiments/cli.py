@@ -1,0 +1,165 @@
+"""The console script `workbench`: one door to everything that can be run.
+
+Knows the subcommands and hands their arguments on; each command's module is imported when it is
+called, so that help is quick.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from workbench.errors import WorkbenchError
+
+DESCRIPTION = """\
+A research workbench for LLM serving. It runs scheduler and KV-cache policies in a simulator, on
+synthetic workloads or real request traces, and shows what they do to throughput and latency.
+No GPU is needed.
+"""
+EXAMPLES = """\
+first steps:
+  workbench list                                   what can be chosen
+  workbench run                                    one run with the defaults; files go to outputs/
+  workbench run queue=fair_share cluster.replicas=2
+                                                   the same with other choices
+  workbench run -m queue=fcfs,fair_share seed=0,1  a sweep; files and a comparison go to multirun/
+  workbench run -m experiment=demo                 a tour: batching, prefix caching, preemption
+  workbench compare multirun/DATE/TIME             the table and the charts of a sweep again
+"""
+FAILED = 1
+USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one subcommand. Returns the exit status: 0 done, 1 failed, 2 wrong usage."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if argv and argv[0] in FORWARDED:  # these have a parser of their own
+        return _guarded(lambda: FORWARDED[argv[0]][0](argv[1:]))
+    parser = _parser()
+    if not argv:
+        parser.print_help()
+        return USAGE
+    options = parser.parse_args(argv)
+    return _guarded(lambda: options.command(options))
+
+
+def _guarded(command: Callable[[], int]) -> int:
+    try:
+        return command()
+    except WorkbenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except FileNotFoundError as error:
+        print(f"error: {error.filename}: no such file", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return FAILED
+
+
+def _run(arguments: Sequence[str]) -> int:
+    from experiments.run import main as run
+
+    return run(arguments)
+
+
+def _conformance(arguments: Sequence[str]) -> int:
+    from experiments.conformance import main as conformance
+
+    return conformance(arguments)
+
+
+def _bench_scheduler(arguments: Sequence[str]) -> int:
+    from experiments.bench_scheduler import main as bench_scheduler
+
+    return bench_scheduler(arguments)
+
+
+def _fetch_traces(arguments: Sequence[str]) -> int:
+    from experiments.fetch_traces import main as fetch_traces
+
+    return fetch_traces(arguments)
+
+
+FORWARDED: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
+    "run": (_run, "run an experiment or, with -m, a sweep (the same as python -m experiments.run)"),
+    "conformance": (_conformance, "replay scheduler scenarios and compare every decision"),
+    "fetch-traces": (_fetch_traces, "download the public request traces, with checksums"),
+    "bench-scheduler": (_bench_scheduler, "measure what a scheduling step costs"),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="workbench",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, (_, text) in FORWARDED.items():
+        commands.add_parser(name, help=text, add_help=False)
+    listing = commands.add_parser("list", help="show the groups of settings and their options")
+    listing.add_argument("group", nargs="?", help="one group; without it, all of them")
+    listing.set_defaults(command=_list)
+    plot = commands.add_parser("plot", help="draw the charts of a run folder again")
+    plot.add_argument("folder", type=Path, help="a run folder, or a folder that holds some")
+    plot.set_defaults(command=_plot)
+    compare = commands.add_parser("compare", help="table and charts of several runs")
+    compare.add_argument("folder", type=Path, help="a sweep folder, or any that holds run folders")
+    compare.set_defaults(command=_compare)
+    rerun = commands.add_parser("rerun", help="run the config of a run folder again")
+    rerun.add_argument("folder", type=Path, help="the run folder to repeat")
+    rerun.add_argument("--out", type=Path, required=True, help="folder for the new run")
+    rerun.set_defaults(command=_rerun)
+    return parser
+
+
+def _list(options: argparse.Namespace) -> int:
+    import difflib
+
+    from experiments.schema import group_options
+
+    groups = group_options()
+    if options.group is None:
+        for group, choices in groups.items():
+            print(f"{group}: {', '.join(choices)}")
+        print("\nworkbench list GROUP says what each option is; choose with GROUP=OPTION")
+        return 0
+    if options.group not in groups:
+        close = difflib.get_close_matches(options.group, list(groups), n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        print(
+            f"error: no group {options.group!r}; {hint}groups: {', '.join(groups)}", file=sys.stderr
+        )
+        return USAGE
+    choices = groups[options.group]
+    width = max(map(len, choices))
+    for name, text in choices.items():
+        print(f"{options.group}={name:<{width}}  {text}")
+    return 0
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from experiments.redraw import redraw
+
+    for folder in redraw(options.folder):
+        print(folder)
+    return 0
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from experiments.sweep import report
+
+    report(options.folder)
+    return 0
+
+
+def _rerun(options: argparse.Namespace) -> int:
+    from experiments.rerun import rerun
+
+    print(rerun(options.folder, options.out))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""One line for people from whatever went wrong: the value, what was expected, the cure.
+
+Knows the errors of Hydra and OmegaConf and how their messages read. Prints nothing.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import (
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from experiments.schema import group_options
+from workbench.errors import WorkbenchError
+
+_EXPECTED = (
+    (r"could not be converted to Integer", "a whole number"),
+    (r"could not be converted to Float", "a number"),
+    (r"is not a valid bool", "true or false"),
+    (r"[Cc]annot (be )?convert(ed)? .*str", "text"),
+    (r"is not Optional|field .* is not Optional", "a value other than null"),
+)
+
+
+def explain(error: BaseException, overrides: Sequence[str] = (), keys: Iterable[str] = ()) -> str:
+    """The line to print. `keys` are the names of all settings, for suggestions.
+
+    A name with a leading `+` is a parameter that the composed config leaves at its default.
+    """
+    chain = list(_chain(error))
+    for link in reversed(chain):  # the outermost of ours knows most about the setting
+        if isinstance(link, WorkbenchError):
+            return one_line(str(link))
+    for link in chain:
+        line = _explain_hydra(link, overrides, list(keys))
+        if line is not None:
+            return line
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return one_line(" ".join(str(link) for link in reversed(chain) if str(link)))
+    return one_line(f"{type(error).__name__}: {error}")
+
+
+def is_expected(error: BaseException) -> bool:
+    """Whether the user can cure this error; anything else is a defect of the program."""
+    kinds = (WorkbenchError, HydraException, OmegaConfBaseException)
+    return any(isinstance(link, kinds) for link in _chain(error))
+
+
+def one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Causes first: the deepest error says best what is wrong."""
+    links: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in links:
+        links.append(current)
+        current = current.__cause__
+    return reversed(links)
+
+
+def _explain_hydra(error: BaseException, overrides: Sequence[str], keys: list[str]) -> str | None:
+    text = str(error)
+    if isinstance(error, MissingConfigException):
+        return _missing_option(text)
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: cannot be read as GROUP=OPTION or KEY=VALUE; "
+            "quote values that hold spaces, commas or brackets: 'KEY=\"VALUE\"'"
+        )
+    if isinstance(error, MissingMandatoryValue):
+        key = text.rpartition(": ")[2].split()[0]
+        return f"{key} is not set: give it on the command line, {key}=VALUE"
+    if isinstance(error, InterpolationResolutionError):
+        return one_line(text.partition("\n")[0])
+    if isinstance(error, ValidationError):
+        return _wrong_type(text, overrides)
+    if text.startswith("Ambiguous value for argument") or "requires --multirun" in text:
+        found = re.search(r"'(.+?)'", text)
+        name = found[1] if found else "a setting"
+        return f"{name}: several values make a sweep: add -m (or quote the value if it is one)"
+    if match := re.match(
+        r"Could not (?:override|append to config|delete from config)[^']*'(.+?)'", text
+    ):
+        if text.startswith("Could not override"):
+            return unknown_key(match[1], overrides, keys)
+        return one_line(text.partition("\n")[0])
+    if match := re.match(r"Key '(.+?)' (?:is )?not in", text):
+        full = re.search(r"full_key: (\S+)", text)
+        return unknown_key(full[1] if full else match[1], overrides, keys)
+    return None
+
+
+def _missing_option(text: str) -> str:
+    found = re.search(r"Could not find '(.+)/([^'/]+)'", text)
+    if found is None:
+        return one_line(text)
+    group, option = found[1], found[2]
+    options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or list(group_options().get(group, {}))
+    options = [name for name in options if name != "schema"]
+    cure = ""
+    if group == "hydra/launcher" and option == "ray":
+        cure = "; pip install -e '.[ray]' adds it"
+    listed = ", ".join(options) or "none"
+    hint = _close(option, options)
+    return f"{group}={option}: there is no such {group}; {hint}it is one of: {listed}{cure}"
+
+
+def _wrong_type(text: str, overrides: Sequence[str]) -> str:
+    full = re.search(r"full_key: (\S+)", text)
+    value = re.search(r"Value '(.*?)'", text)
+    key = full[1] if full else ""
+    said = next((o for o in overrides if o.lstrip("+").partition("=")[0] == key), None)
+    head = said or (f"{key}={value[1]}" if value else key)
+    for pattern, words in _EXPECTED:
+        if re.search(pattern, text):
+            return f"{head}: expected {words}" + (f", got {value[1]!r}" if value else "")
+    return f"{head}: {one_line(text.partition(chr(10))[0])}"
+
+
+def unknown_key(key: str, overrides: Sequence[str], keys: Sequence[str]) -> str:
+    """What to say about a setting that does not exist."""
+    key = key.partition("@")[0]
+    if f"+{key}" in keys:
+        said = next((o for o in overrides if o.partition("=")[0] == key), f"{key}=VALUE")
+        return f"{said}: the chosen option leaves this parameter at its default; write +{said}"
+    keys = [k.lstrip("+") for k in keys]
+    said = next((o for o in overrides if o.lstrip("+~").partition("=")[0] == key), key)
+    parent = key.rpartition(".")[0]
+    siblings = [k for k in keys if k.rpartition(".")[0] == parent]
+    hint = _close(key, siblings) or _close(key, keys)
+    if not hint and parent and siblings:
+        hint = f"{parent} has: {', '.join(k.rpartition('.')[2] for k in siblings)}"
+    return f"{said}: there is no setting {key!r}; {hint}".rstrip("; ").rstrip()
+
+
+def _close(name: str, names: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f"did you mean {found[0]}? " if found else ""

@@ -1,0 +1,173 @@
+"""One job: config in, run folder out.
+
+Knows the order in which a run is built, timed and written, and what happens when it fails. How
+results become files is known by `tables`, `timeline` and `figures`; what a run consists of by
+`assemble`.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.explain import explain, is_expected
+from experiments.progress import progress_bar
+from experiments.provenance import Stopwatch, code_revision, peak_rss_mb, provenance
+from experiments.run_folder import (
+    CONFIG,
+    IGNORED,
+    PROVENANCE,
+    SUMMARY,
+    RunFolder,
+    fingerprint,
+    write_atomically,
+    write_json,
+)
+from experiments.schema import run_settings
+from experiments.sweep import register_resolvers
+
+register_resolvers()  # the worker processes of a launcher import this module and not `run`
+
+
+def task(config: DictConfig) -> None:
+    """Hydra's task function: runs one job of a single run or of a sweep into its folder.
+
+    A single run that fails ends the program with status 1. In a sweep, a job that is already done
+    is left alone and a failed one is recorded while the others go on, unless `fail_fast` is set.
+    """
+    hydra = HydraConfig.get()
+    folder = RunFolder(Path(hydra.runtime.output_dir))
+    in_sweep = hydra.mode == RunMode.MULTIRUN
+    first = not in_sweep or hydra.job.num == 0
+    if in_sweep and config.resume and _already_done(folder, config):
+        return
+    try:
+        summary = run_into(folder, config, stopwatch=Stopwatch(since_process_start=first))
+    except Exception as error:
+        _report_failure(folder, error)
+        if not in_sweep or config.fail_fast:
+            sys.exit(1)
+        return
+    if in_sweep:
+        print(f"done: {folder.path} ({summary['run_wall_s']:.2f} s)", flush=True)
+    else:
+        print(brief(summary))
+        if unserved := summary.get("ignored"):
+            requests = "1 request was" if unserved == 1 else f"{unserved} requests were"
+            print(f"{requests} not served: {folder.path / IGNORED} says why")
+        print(f"Everything is in {folder.path}", flush=True)
+
+
+def run_into(folder: RunFolder, config: DictConfig, *, stopwatch: Stopwatch) -> dict[str, Any]:
+    """Runs the config and writes everything into the folder, `DONE` last. Returns the summary.
+
+    On any error the folder keeps `error.txt` and `FAILED`, and the error passes on. When the
+    program is interrupted the folder carries neither marker.
+    """
+    folder.start()
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        write_atomically(folder.path / CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)))
+        run_settings(config)
+        summary = _simulate_and_write(folder, config, stopwatch)
+        revision = code_revision()
+        write_json(
+            folder.path / PROVENANCE,
+            provenance(revision=revision, stopwatch=stopwatch, seed=config.seed),
+        )
+        write_json(folder.path / SUMMARY, summary)
+        folder.finish(fingerprint(cast(Mapping[str, Any], plain)), revision)
+    except Exception as error:
+        folder.fail(explain(error), error)
+        raise
+    return summary
+
+
+def _simulate_and_write(
+    folder: RunFolder, config: DictConfig, stopwatch: Stopwatch
+) -> dict[str, Any]:
+    """Files and summary of the run.
+
+    What the times of the summary cover: `startup_cpu_s` everything up to the first simulated event
+    (in later jobs of one process, since the job began); `simulation_*` reading or drawing the
+    workload, building the simulation and running it; `run_*` the whole job, files and charts
+    included. `startup` and `simulation` overlap in the workload.
+    """
+    from experiments.assemble import Assembly
+
+    assembly = Assembly.from_config(config)
+    building = Stopwatch()
+    simulation = assembly.simulation()
+    startup_cpu_s = stopwatch.cpu_s()
+    with progress_bar(enabled=config.progress) as progress:
+        result = simulation.run(progress=progress)
+    simulation_cpu_s, simulation_wall_s = building.cpu_s(), building.wall_s()
+    peak_after_simulation = peak_rss_mb()
+
+    from experiments.outputs import write_outputs  # after the run: loads pandas and matplotlib
+
+    summary = write_outputs(
+        folder,
+        result,
+        slo=assembly.slo,
+        num_kv_blocks=assembly.num_kv_blocks,
+        charts=config.charts,
+        timeline=config.timeline,
+    )
+    summary |= {
+        "simulation_cpu_s": simulation_cpu_s,
+        "simulation_wall_s": simulation_wall_s,
+        "startup_cpu_s": startup_cpu_s,
+        "simulation_peak_rss_mb": peak_after_simulation,
+        "peak_rss_mb": peak_rss_mb(),
+        "run_cpu_s": stopwatch.cpu_s(),
+        "run_wall_s": stopwatch.wall_s(),
+        "seed": config.seed,
+    }
+    return summary
+
+
+def _already_done(folder: RunFolder, config: DictConfig) -> bool:
+    plain = cast(Mapping[str, Any], OmegaConf.to_container(config, resolve=True))
+    if not folder.is_finished(fingerprint(plain)):
+        return False
+    note = ""
+    revision = (folder.marker() or {}).get("revision")
+    if revision != code_revision():
+        note = f" by another revision of the code ({revision}); resume=false runs it again"
+    print(f"already done{note}: {folder.path}", flush=True)
+    return True
+
+
+def _report_failure(folder: RunFolder, error: Exception) -> None:
+    kind = "error" if is_expected(error) else "error in the program"
+    print(f"{kind}: {explain(error)} [{folder.path}/error.txt]", file=sys.stderr, flush=True)
+
+
+def brief(summary: Mapping[str, Any]) -> str:
+    """The main numbers of a summary as a few aligned lines."""
+    rows = (
+        ("requests finished", "finished", "", 1),
+        ("simulated time", "duration_s", "s", 1),
+        ("output tokens", "output_tokens_per_s", "/s", 1),
+        ("goodput", "goodput_requests_per_s", "requests/s", 1),
+        ("time to first token, p50", "ttft_s_p50", "ms", 1e3),
+        ("time to first token, p99", "ttft_s_p99", "ms", 1e3),
+        ("time per output token, p50", "tpot_s_p50", "ms", 1e3),
+        ("between tokens, p99", "itl_s_p99", "ms", 1e3),
+        ("prefix cache hits", "prefix_hit_rate", "%", 100),
+        ("preemptions", "preemptions", "", 1),
+        ("extrapolated steps", "extrapolated_steps", "", 1),
+        ("simulated in", "simulation_cpu_s", "CPU s", 1),
+    )
+    lines = []
+    for label, key, unit, scale in rows:
+        value = summary.get(key)
+        if value is not None:
+            number = f"{value * scale:,.0f}" if isinstance(value, int) else f"{value * scale:,.4g}"
+            lines.append(f"  {label:<28}{number:>12} {unit}".rstrip())
+    return "\n".join(lines)

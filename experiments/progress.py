@@ -1,0 +1,44 @@
+"""A progress bar on a terminal, nothing elsewhere.
+
+Knows whether somebody is watching. Runs in worker processes show none: their bars would overwrite
+each other.
+"""
+
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Progress = Callable[[int, int, float], None]
+REFRESH_S = 0.1
+
+
+@contextmanager
+def progress_bar(*, enabled: bool) -> Iterator[Progress | None]:
+    """Gives a callback (finished requests, all requests, simulated seconds), or None."""
+    if not enabled or not sys.stderr.isatty() or multiprocessing.parent_process() is not None:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("simulating"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("requests, {task.fields[clock]:,.0f} simulated s"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        line = bar.add_task("simulating", total=None, clock=0.0)
+        last = 0.0
+
+        def update(finished: int, total: int, clock_s: float) -> None:
+            nonlocal last
+            if time.monotonic() - last >= REFRESH_S:
+                last = time.monotonic()
+                bar.update(line, completed=finished, total=total or None, clock=clock_s)
+
+        yield update

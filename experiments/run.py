@@ -1,0 +1,125 @@
+"""Runs experiments: `python -m experiments.run [overrides]`, `-m` for sweeps.
+
+Knows how the command line becomes a composed config and how errors of that are told. One job is
+`job.task`; what the settings mean is known by `conf/` and the classes it names.
+"""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from experiments.explain import explain, is_expected
+from experiments.instantiate import parameter_names
+from experiments.job import task
+from experiments.schema import CONF_DIR, group_options, register_schemas
+from experiments.sweep import register_resolvers
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+USAGE = 2
+INTERRUPTED = 130
+HYDRA_SETTINGS = (
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+    "hydra.sweep.subdir",
+    "hydra.launcher.n_jobs",
+    "hydra/launcher",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs with these command-line arguments (default: the program's own). Returns the exit status.
+
+    0: done. 1: a run failed, its folder says why. 2: the arguments do not make a config.
+    """
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    prepare()
+    full_error = os.environ.get(FULL_ERROR) == "1"
+    try:
+        with _as_program_arguments(argv), _errors_raised():
+            hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(task)()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        print("interrupted: the run was not finished and is not marked as done", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if full_error or not is_expected(error):
+            raise
+        overrides = [a for a in argv if not a.startswith("-")]
+        print(f"error: {explain(error, overrides, setting_names(overrides))}", file=sys.stderr)
+        return USAGE
+    return 0
+
+
+def prepare() -> None:
+    """Registers with Hydra what `conf/` refers to."""
+    register_schemas()
+    register_resolvers()
+
+
+def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
+    """The composed config of one run, without running it. Raises Hydra's errors."""
+    prepare()
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
+        return compose("config", overrides=list(overrides))
+
+
+def setting_names(overrides: Sequence[str] = ()) -> list[str]:
+    """Full names of all groups and settings, for suggestions; groups are composed as chosen.
+
+    A parameter that a class has and the config does not name comes with a leading `+`.
+    """
+    groups = group_options()
+    choices = [o for o in overrides if o.partition("=")[0] in groups]
+    try:
+        config = compose_config(choices)
+    except (HydraException, OmegaConfBaseException):
+        config = compose_config()
+    return [*_names(config, ""), *groups, *HYDRA_SETTINGS]
+
+
+def _names(node: DictConfig, prefix: str) -> Iterator[str]:
+    for key in map(str, node):
+        if not key.startswith("_"):
+            yield prefix + key
+        value = node._get_node(key)
+        if isinstance(value, DictConfig) and not value._is_none():
+            yield from _names(value, f"{prefix}{key}.")
+    if "_target_" in node:
+        missing = parameter_names(str(node._target_)) - set(map(str, node))
+        yield from (f"+{prefix}{name}" for name in sorted(missing))
+
+
+@contextmanager
+def _as_program_arguments(argv: list[str]) -> Iterator[None]:
+    saved = sys.argv
+    sys.argv = [saved[0], *argv]
+    try:
+        yield
+    finally:
+        sys.argv = saved
+
+
+@contextmanager
+def _errors_raised() -> Iterator[None]:
+    """Lets Hydra's errors through to `main` instead of being printed over several lines."""
+    saved = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        if saved is None:
+            del os.environ[FULL_ERROR]
+        else:
+            os.environ[FULL_ERROR] = saved
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""Which dataclass stands behind which group of the configuration.
+
+Knows the groups that are plain settings (one frozen dataclass each) and registers them with Hydra,
+so that their defaults live in the dataclass only, every field can be overridden by name, and a
+misspelt or ill-typed one is refused. Policies, models and workloads are composed by `_target_`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+
+from workbench.config import at_least, check_types
+from workbench.errors import ConfigError
+
+CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
+SCHEMA = "schema"
+DATACLASSES = {
+    "scheduler": "workbench.config.SchedulerConfig",
+    "cache": "workbench.config.CacheConfig",
+    "cluster": "simulator.simulation.ClusterConfig",
+    "parallel": "simulator.parallel.ParallelConfig",
+    "slo": "workbench.metrics.SLO",
+}
+GROUPS = frozenset(DATACLASSES) | {
+    "model",
+    "hardware",
+    "cost_model",
+    "workload",
+    "batch_policy",
+    "queue",
+    "victim",
+    "eviction",
+    "router",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSettings:
+    """The settings at the top of the config. What they mean is told in `conf/config.yaml`."""
+
+    seed: int
+    traces_dir: str
+    charts: bool
+    timeline: bool
+    progress: bool
+    fail_fast: bool
+    resume: bool
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        at_least(self, 0, "seed")
+
+
+def run_settings(config: DictConfig) -> RunSettings:
+    """The top of a composed config, checked. Raises ConfigError for a key that nothing reads."""
+    values: dict[str, Any] = {}
+    for key in map(str, config):
+        if key in RunSettings.__dataclass_fields__:
+            values[key] = config[key]
+        elif key not in GROUPS and key != "hydra":
+            raise ConfigError(f"{key}: nothing reads this setting; remove it (+{key}=…)")
+    return RunSettings(**values)
+
+
+def register_schemas() -> None:
+    """Makes `GROUP/schema` known to Hydra for every group of `DATACLASSES`. May be called again."""
+    store = ConfigStore.instance()
+    for group, path in DATACLASSES.items():
+        store.store(group=group, name=SCHEMA, node=_schema(path))
+
+
+def _schema(path: str) -> DictConfig:
+    node: DictConfig = OmegaConf.structured(get_class(path))
+    OmegaConf.set_readonly(node, False)  # a frozen dataclass gives a read-only node
+    return node
+
+
+def settings(config: DictConfig, group: str) -> Any:
+    """The frozen dataclass of a group, checked by its own `__post_init__`.
+
+    The group may be a typed node (composed by Hydra) or a plain one (read from a run folder).
+    """
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(_schema(DATACLASSES[group]), config[group]))
+    except ConfigError as error:
+        if str(error).startswith(group):
+            raise
+        raise ConfigError(f"{group}.{error}") from error
+
+
+def group_options(conf_dir: Path = CONF_DIR) -> dict[str, dict[str, str]]:
+    """Every group of `conf/` with its options and the first comment line of each, by name."""
+    groups: dict[str, dict[str, str]] = {}
+    for folder in sorted(p for p in conf_dir.iterdir() if p.is_dir() and p.name != "hydra"):
+        options = {f.stem: _first_comment(f) for f in sorted(folder.glob("*.yaml"))}
+        if options:
+            groups[folder.name] = options
+    return groups
+
+
+def _first_comment(file: Path) -> str:
+    for line in file.read_text(encoding="utf-8").splitlines():
+        text = line.lstrip("# ").strip()
+        if line.startswith("#") and text and not text.startswith("@package"):
+            return text
+        if line and not line.startswith("#"):
+            break
+    return ""

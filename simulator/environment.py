@@ -1,0 +1,23 @@
+"""Simulated time with events at exact times.
+
+simpy's timeouts are relative: `now + (end - now)` is not always `end` in floating point. A step that is
+run on its own and one that is run in a row must end at the same bit, so ends are scheduled absolutely.
+"""
+
+from heapq import heappush
+from typing import Any
+
+import simpy
+from simpy.events import NORMAL
+
+
+class SimulationEnvironment(simpy.Environment):
+    """An Environment that can wait until a time."""
+
+    def timeout_at(self, at: float, value: Any = None) -> simpy.Event:
+        """An event that happens at the time `at` (seconds, not before now) with this value."""
+        event = simpy.Event(self)
+        event._ok = True
+        event._value = value
+        heappush(self._queue, (max(at, self._now), NORMAL, next(self._eid), event))
+        return event

@@ -1,0 +1,176 @@
+"""Times of collective operations between GPUs.
+
+Knows messages, links and measured tables. It does not know which layer sends what.
+
+The analytic model takes the faster of two algorithms, as serving engines do: one shot (every GPU
+reads every peer's whole message; few hops) for small messages, and reduce-scatter followed by
+all-gather (each GPU moves 2 (n-1)/n of the message) for large ones.
+"""
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from simulator.hardware import HardwareConfig
+from workbench.errors import ConfigError, CostModelError
+
+FAR = 8.0
+
+
+class AllReduce(Protocol):
+    """Seconds to sum a message over GPUs."""
+
+    def __call__(self, num_bytes: float, num_ranks: int) -> float: ...
+
+
+class Interconnect:
+    """Analytic collectives over the links of one kind of GPU.
+
+    Args:
+        hardware: Bandwidth and latency of a hop, inside a node and between nodes.
+        efficiency: Share of the link's peak bandwidth that a collective reaches, in (0, 1].
+        base_latency_s: Launch and synchronisation of one collective.
+    """
+
+    def __init__(
+        self, hardware: HardwareConfig, efficiency: float = 0.65, base_latency_s: float = 4e-6
+    ) -> None:
+        self._hardware = hardware
+        self._efficiency = efficiency
+        self._base = base_latency_s
+
+    def _link(self, num_ranks: int) -> tuple[float, float]:
+        """Achieved bytes/s of a GPU and seconds of a hop, in a group of `num_ranks`."""
+        hardware = self._hardware
+        bandwidth, latency = hardware.interconnect_bandwidth_gbps, hardware.interconnect_latency_us
+        if num_ranks > hardware.gpus_per_node:
+            bandwidth, latency = hardware.internode_bandwidth_gbps, hardware.internode_latency_us
+        return bandwidth * 1e9 * self._efficiency, latency * 1e-6
+
+    def all_reduce(self, num_bytes: float, num_ranks: int) -> float:
+        """Seconds until every one of `num_ranks` GPUs holds the sum of `num_bytes`."""
+        if num_ranks <= 1 or num_bytes <= 0:
+            return 0.0
+        bandwidth, hop = self._link(num_ranks)
+        peers = num_ranks - 1
+        one_shot = self._base + peers * (hop + num_bytes / bandwidth)
+        two_shot = 2 * (self._base + peers * (hop + num_bytes / num_ranks / bandwidth))
+        return min(one_shot, two_shot)
+
+    def all_gather(self, num_bytes: float, num_ranks: int) -> float:
+        """Seconds until every GPU holds the messages of `num_bytes` of all; also reduce-scatter."""
+        if num_ranks <= 1 or num_bytes <= 0:
+            return 0.0
+        bandwidth, hop = self._link(num_ranks)
+        return self._base + (num_ranks - 1) * (hop + num_bytes / bandwidth)
+
+    def all_to_all(self, num_bytes: float, num_ranks: int) -> float:
+        """Seconds to exchange `num_bytes` a GPU, spread evenly over all GPUs."""
+        return self.all_gather(num_bytes / max(1, num_ranks), num_ranks)
+
+    def send_recv(self, num_bytes: float, crosses_nodes: bool = False) -> float:
+        """Seconds to hand `num_bytes` to one other GPU."""
+        if num_bytes <= 0:
+            return 0.0
+        bandwidth, hop = self._link(self._hardware.gpus_per_node + 1 if crosses_nodes else 2)
+        return self._base + hop + num_bytes / bandwidth
+
+
+class MeasuredAllReduce:
+    """All-reduce times interpolated linearly in the message size between measured sizes.
+
+    Beyond the largest message the rate of the last two points continues, up to 8 times its size.
+
+    Args:
+        times: For every group size, ascending message sizes in bytes and their seconds.
+        fallback: Answers for group sizes that were not measured.
+    """
+
+    def __init__(
+        self,
+        times: Mapping[int, tuple[Sequence[float], Sequence[float]]],
+        fallback: AllReduce | None = None,
+    ) -> None:
+        self._times = times
+        self._fallback = fallback
+        self.num_extrapolated = 0
+
+    def __call__(self, num_bytes: float, num_ranks: int) -> float:
+        if num_ranks <= 1 or num_bytes <= 0:
+            return 0.0
+        if num_ranks not in self._times:
+            if self._fallback is not None:
+                return self._fallback(num_bytes, num_ranks)
+            raise CostModelError(
+                f"all-reduce over {num_ranks} GPUs was not measured (have"
+                f" {sorted(self._times)}): use another tensor_parallel_size or all_reduce=null"
+            )
+        sizes, seconds = self._times[num_ranks]
+        if num_bytes <= sizes[0]:
+            return seconds[0]
+        if num_bytes > sizes[-1]:
+            self.num_extrapolated += 1
+            if num_bytes > FAR * sizes[-1]:
+                raise CostModelError(
+                    f"all-reduce of {num_bytes:.0f} bytes is more than {FAR:.0f} times the largest"
+                    f" measured message ({sizes[-1]:.0f}): lower max_num_batched_tokens"
+                )
+        right = min(bisect_left(sizes, num_bytes), len(sizes) - 1)
+        left = right - 1
+        share = (num_bytes - sizes[left]) / (sizes[right] - sizes[left])
+        return seconds[left] + share * (seconds[right] - seconds[left])
+
+    @classmethod
+    def load(cls, path: str | Path, fallback: AllReduce | None = None) -> "MeasuredAllReduce":
+        """Read a table of all-reduce times.
+
+        Two formats: CSV with `num_workers`, `devices_per_node`, `size` in bytes and
+        `time_stats.all_reduce.median` in ms (the groups inside one node are used); Parquet with
+        `num_gpus`, `message_size` in 16-bit elements, `latency` in ms and, optionally, `backend`
+        (graph replay is preferred over eager launches).
+
+        Raises:
+            ConfigError: The file is missing or lacks a column.
+        """
+        import pandas as pd
+
+        path = Path(path)
+        if not path.is_file():
+            raise ConfigError(f"all-reduce table {path} does not exist: give a CSV or Parquet file")
+        try:
+            frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+            if path.suffix == ".parquet":
+                if "backend" in frame and frame["backend"].str.endswith("graph").any():
+                    frame = frame[frame["backend"].str.endswith("graph")]
+                rows = zip(
+                    frame["num_gpus"],
+                    frame["message_size"] * 2,
+                    frame["latency"] * 1e-3,
+                    strict=True,
+                )
+            else:
+                frame = frame[frame["num_workers"] == frame["devices_per_node"]]
+                median = frame["time_stats.all_reduce.median"] * 1e-3
+                rows = zip(frame["num_workers"], frame["size"], median, strict=True)
+        except KeyError as error:
+            raise ConfigError(f"all-reduce table {path} lacks the column {error}") from None
+        return cls(_sorted(rows), fallback)
+
+
+def _sorted(
+    rows: "zip[tuple[int, float, float]]",
+) -> dict[int, tuple[list[float], list[float]]]:
+    """Mean time of every (ranks, bytes), ascending, and never falling with the size."""
+    groups: dict[int, dict[float, list[float]]] = {}
+    for ranks, size, seconds in rows:
+        groups.setdefault(int(ranks), {}).setdefault(float(size), []).append(float(seconds))
+    times = {}
+    for ranks, by_size in groups.items():
+        sizes = sorted(by_size)
+        seconds_of = [sum(by_size[size]) / len(by_size[size]) for size in sizes]
+        for i in range(1, len(sizes)):
+            seconds_of[i] = max(seconds_of[i], seconds_of[i - 1])
+        if len(sizes) > 1:
+            times[ranks] = (sizes, seconds_of)
+    return times

@@ -1,0 +1,133 @@
+"""How many KV blocks fit on a GPU beside the weights.
+
+Knows capacities in bytes. It does not know which request holds which block.
+
+    blocks = (memory x utilisation - weights - activations - other) / bytes of a block
+
+Activations are the peak of a profiling run: the larger of the widest point of a layer with the
+whole token budget, and the sampler with logits of every sequence. Other is the driver's context,
+captured graphs and communication buffers.
+"""
+
+from dataclasses import dataclass
+
+from simulator.hardware import GIB, HardwareConfig
+from simulator.model_config import DTYPE_BYTES, ModelConfig
+from simulator.parallel import ParallelConfig
+from workbench.errors import ConfigError
+
+# logits in 16 and 32 bits, the sorted copy, its 64-bit indices, the probabilities
+SAMPLER_BYTES_PER_LOGIT = 2 + 4 + 4 + 8 + 4
+# context and graphs; with it vLLM 0.19's block count for an 8B model on 24 GB is met within 1 %
+CONTEXT_GIB = 0.5
+COMMUNICATION_GIB = 0.4
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Bytes of one GPU's memory by use, and the KV blocks that remain."""
+
+    total: float
+    usable: float
+    weights: float
+    activations: float
+    other: float
+    kv_cache: float
+    block_bytes: float
+    num_blocks: int
+
+
+def activation_bytes(
+    model: ModelConfig, parallel: ParallelConfig, max_num_batched_tokens: int, max_num_seqs: int
+) -> float:
+    """Peak of activations on one GPU.
+
+    A layer holds hidden state and residual, and at its widest the gate, up and gated products of
+    every token (of every chosen expert with a mixture of experts).
+    """
+    width = 3 * model.intermediate_size / parallel.tensor_parallel_size
+    if model.num_experts:
+        slices = 1 if parallel.enable_expert_parallel else parallel.tensor_parallel_size
+        expert = 3 * model.moe_intermediate_size / slices + model.hidden_size
+        share = 1 / parallel.tensor_parallel_size if parallel.enable_expert_parallel else 1.0
+        width = max(width, model.num_experts_per_tok * expert * share)
+    layer = max_num_batched_tokens * (2 * model.hidden_size + width) * DTYPE_BYTES["bfloat16"]
+    logits = min(max_num_seqs, max_num_batched_tokens) * model.vocab_size
+    return max(layer, logits * float(SAMPLER_BYTES_PER_LOGIT))
+
+
+def plan_memory(
+    model: ModelConfig,
+    hardware: HardwareConfig,
+    parallel: ParallelConfig,
+    block_size: int = 16,
+    gpu_memory_utilization: float = 0.9,
+    max_num_batched_tokens: int = 2048,
+    max_num_seqs: int = 256,
+) -> MemoryPlan:
+    """Divide the memory of the fullest GPU.
+
+    Args:
+        block_size: Tokens a block.
+        gpu_memory_utilization: Share of the memory that may be used, in (0, 1].
+        max_num_batched_tokens: Token budget of a step.
+        max_num_seqs: Most rows of logits in a step.
+
+    Raises:
+        ConfigError: Not one KV block fits beside the weights, or a value is out of range.
+    """
+    if not 0 < gpu_memory_utilization <= 1:
+        raise ConfigError(
+            f"gpu_memory_utilization={gpu_memory_utilization} must lie in (0, 1], e.g. 0.9"
+        )
+    if block_size < 1:
+        raise ConfigError(f"block_size={block_size} must be at least 1")
+    model.check_parallel(parallel)
+    usable = hardware.memory_bytes * gpu_memory_utilization
+    weights = model.weight_bytes(parallel)
+    activations = activation_bytes(model, parallel, max_num_batched_tokens, max_num_seqs)
+    several = parallel.world_size * parallel.data_parallel_size > 1
+    other = (CONTEXT_GIB + (COMMUNICATION_GIB if several else 0.0)) * GIB
+    block_bytes = model.kv_bytes_per_token(parallel) * block_size
+    kv_cache = usable - weights - activations - other
+    if kv_cache < block_bytes:
+        raise ConfigError(
+            f"{model.name} does not fit {hardware.name}: weights {weights / GIB:.1f} GiB +"
+            f" activations {activations / GIB:.1f} GiB + other {other / GIB:.1f} GiB a GPU leave no"
+            f" KV block in {usable / GIB:.1f} GiB ({hardware.memory_gb:g} GiB x"
+            f" {gpu_memory_utilization:g}): raise tensor_parallel_size"
+            f" (now {parallel.tensor_parallel_size}), or take a larger GPU or a smaller model"
+        )
+    num_blocks = int(kv_cache // block_bytes)
+    return MemoryPlan(
+        hardware.memory_bytes,
+        usable,
+        weights,
+        activations,
+        other,
+        kv_cache,
+        block_bytes,
+        num_blocks,
+    )
+
+
+def num_kv_blocks(
+    model: ModelConfig,
+    hardware: HardwareConfig,
+    parallel: ParallelConfig,
+    block_size: int = 16,
+    gpu_memory_utilization: float = 0.9,
+    max_num_batched_tokens: int = 2048,
+    max_num_seqs: int = 256,
+) -> int:
+    """KV blocks of a replica; arguments and errors as in `plan_memory`."""
+    plan = plan_memory(
+        model,
+        hardware,
+        parallel,
+        block_size,
+        gpu_memory_utilization,
+        max_num_batched_tokens,
+        max_num_seqs,
+    )
+    return plan.num_blocks

@@ -1,0 +1,92 @@
+"""The console script: help, listings, and the commands that work on run folders."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.cli import main
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TINY = [
+    "workload=poisson_fixed",
+    "workload.num_requests=10",
+    "cost_model=constant",
+    "progress=false",
+    "charts=false",
+]
+
+
+def test_help_explains_and_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    commands = ("run", "plot", "compare", "rerun", "conformance", "bench-scheduler", "fetch-traces")
+    for command in (*commands, "list", "No GPU is needed"):
+        assert command in text
+
+
+def test_without_a_command_it_helps_and_says_that_this_was_no_use(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([]) == 2
+    assert "first steps" in capsys.readouterr().out
+
+
+def test_help_is_quick_to_import() -> None:
+    code = (
+        "import sys, experiments.cli; "
+        "print([m for m in ('numpy', 'hydra', 'pandas', 'simpy') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_lists_groups_and_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    assert "queue: " in capsys.readouterr().out
+    assert main(["list", "queue"]) == 0
+    assert "queue=fcfs" in capsys.readouterr().out
+    assert main(["list", "queu"]) == 2
+    assert "did you mean queue?" in capsys.readouterr().err
+
+
+def test_run_plot_compare_and_rerun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = tmp_path / "runs" / "first", tmp_path / "runs" / "second"
+    assert main(["run", *TINY, f"hydra.run.dir={first}"]) == 0
+    assert main(["rerun", str(first), "--out", str(second)]) == 0
+    assert not (first / "charts").exists()
+    assert main(["plot", str(first)]) == 0
+    assert list((first / "charts").glob("*.png"))
+    assert main(["compare", str(tmp_path / "runs")]) == 0
+    assert (tmp_path / "runs" / "comparison.csv").exists()
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["plot", "{}"], ["plot", "{}/nowhere"], ["compare", "{}"], ["rerun", "{}", "--out", "{}/x"]],
+)
+def test_a_folder_without_runs_is_told_in_one_line(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([a.format(tmp_path) for a in arguments]) == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ")
+    assert "\n" not in error
+
+
+@pytest.mark.parametrize("command", ["run", "conformance", "bench-scheduler", "fetch-traces"])
+def test_commands_with_their_own_arguments_have_their_own_help(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        status = main([command, "--help"])
+    except SystemExit as end:
+        status = end.code
+    assert status in (0, None)
+    assert capsys.readouterr().out.strip()

@@ -1,0 +1,185 @@
+"""Every chart draws, has labelled axes and data, and survives empty and tiny runs."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from experiments import figures
+from experiments.figures import comparison, curves, legend, sampling, style
+from experiments.tables import requests_frame, steps_frame
+from workbench.metrics import SLO, RequestRecord, StepLog, summarize
+
+
+def make_run(count, replicas=1, seed=0):
+    """A run with uneven times, a preemption, and one refused request."""
+    random = np.random.default_rng(seed)
+    records, steps = [], StepLog()
+    for i in range(count):
+        arrival = 0.2 * i
+        gaps = random.gamma(8, 0.004, 20)
+        gaps[3] = 1.0 if i == 2 else gaps[3]
+        times = arrival + 0.1 + np.concatenate([[random.random()], gaps]).cumsum()
+        records.append(
+            RequestRecord(
+                f"r{i}", i % replicas, arrival, arrival + 0.05, float(times[-1]), 100, len(times),
+                16, int(i == 2), "stop", times,
+            )
+        )  # fmt: skip
+    if count > 1:
+        records.append(RequestRecord("no", 0, 0.3, None, 0.3, 9, 0, 0, 0, "ignored", np.empty(0)))
+    for i in range(3 * count):
+        prefill = 100 if i % 5 == 0 else 0
+        steps.append(i % replicas, 0.08 * i, 0.07, prefill + 4, prefill, 4, 4, i % 3, i == 7, 40)
+    return records, steps
+
+
+def frames(count, replicas=1):
+    records, steps = make_run(count, replicas)
+    return requests_frame(records), steps_frame(steps)
+
+
+def drawn(figure):
+    """Whether some axes hold data."""
+    return any(ax.lines or ax.patches or ax.collections for ax in figure.axes)
+
+
+def check_axes(figure):
+    assert isinstance(figure, Figure)
+    visible = [ax for ax in figure.axes if ax.axison]
+    assert visible
+    for ax in visible:
+        shares_x = ax.get_subplotspec() is not None and not ax.get_subplotspec().is_last_row()
+        rows = ax.get_yticklabels() and any(t.get_text() for t in ax.get_yticklabels())
+        assert ax.get_xlabel() or shares_x
+        assert ax.get_ylabel() or rows or not ax.get_subplotspec().is_first_col()
+
+
+@pytest.mark.parametrize(
+    ("count", "slo"), [(0, None), (1, SLO(e2e_s=1.0)), (40, SLO(ttft_s=0.5, tpot_s=0.03))]
+)
+def test_charts_of_a_run(tmp_path, count, slo):
+    names = []
+    for name, figure in figures.run_figures(*frames(count), slo=slo, num_kv_blocks=100):
+        check_axes(figure)
+        assert drawn(figure) == (count > 0), name
+        figures.save(figure, tmp_path / f"{name}.png")
+        names.append(name)
+    assert len(names) == len(set(names)) == 8
+
+
+def test_save_run_charts_writes_files(tmp_path):
+    paths = figures.save_run_charts(tmp_path / "charts", *frames(5))
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in paths)
+
+
+def test_same_run_same_picture(tmp_path):
+    for name in ("1.png", "2.png"):
+        figures.save(figures.latency_cdf(frames(10)[0]), tmp_path / name)
+    assert (tmp_path / "1.png").read_bytes() == (tmp_path / "2.png").read_bytes()
+
+
+def test_requests_without_a_token_draw():
+    records = [RequestRecord("x", 0, 1.0, None, 1.0, 9, 0, 0, 0, "ignored", np.empty(0))]
+    for _, figure in figures.run_figures(requests_frame(records), steps_frame(StepLog())):
+        check_axes(figure)
+
+
+@pytest.mark.parametrize(("replicas", "capacity"), [(3, 50), (6, None), (6, [50] * 6)])
+def test_kv_usage_of_several_replicas(replicas, capacity):
+    figure = figures.kv_usage_over_time(frames(30, replicas)[1], capacity)
+    check_axes(figure)
+    assert len(figure.axes[0].lines) == (replicas if replicas <= 4 else 1)
+
+
+def test_gantt_cuts_a_bar_where_a_request_was_preempted():
+    requests, _ = frames(5)
+    decode = figures.request_gantt(requests).axes[0].collections[2]
+    assert len(decode.get_paths()) == 6
+
+
+def compared(count):
+    rows = []
+    for i in range(count):
+        records, steps = make_run(12, seed=i)
+        summary = summarize(records, steps, SLO(ttft_s=0.5), num_kv_blocks=100)
+        rows.append({"label": f"run {i}", "rate": str(i + 1), "queue": "fs"[i % 2], **summary})
+    columns = ["label", "rate", "queue"]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+
+@pytest.mark.parametrize(("count", "group"), [(0, None), (1, "queue"), (12, "queue")])
+def test_charts_of_comparisons(tmp_path, count, group):
+    runs = compared(count)
+    made = [
+        comparison.metric_bars(runs),
+        comparison.metric_bars(runs, ["preemptions", "no_such_metric"], "Other"),
+        comparison.latency_percentiles(runs),
+        curves.latency_vs_throughput(runs, "rate", group),
+        curves.slo_attainment(runs, "rate", group),
+        curves.metrics_vs_parameter(runs, "rate", group),
+    ]
+    for figure in made:
+        check_axes(figure)
+        assert drawn(figure) == (count > 0)
+        style.save(figure, tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("length", [5, 25, 90])
+def test_overlay_with_short_and_long_labels(tmp_path, length):
+    runs = {f"{i} " + "long word " * (length // 10) + "end": frames(8)[0] for i in range(4)}
+    figure = comparison.cdf_overlay(runs)
+    check_axes(figure)
+    assert [len(ax.lines) for ax in figure.axes] == [4, 4, 4, 4]
+    style.save(figure, tmp_path / "x.png")
+    canvas = figure.canvas.get_renderer()
+    box = figure.legends[0].get_window_extent(canvas)
+    assert box.x1 <= figure.bbox.x1 + 1
+    assert not any(box.overlaps(ax.get_window_extent(canvas)) for ax in figure.axes)
+
+
+def test_overlay_of_nothing():
+    check_axes(comparison.cdf_overlay({}))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (0.01234, "0.0123"), (1.5, "1.5"), (980, "980"), (1500, "1,500"), (12345, "12.3k"),
+     (4.56e6, "4.56M"), (-2.5, "-2.5")],
+)  # fmt: skip
+def test_compact_numbers(value, text):
+    assert style.compact(value) == text
+
+
+def test_wrapped_labels_are_bounded():
+    lines = style.wrapped("word " * 60).split("\n")
+    assert len(lines) == 3
+    assert max(map(len, lines)) <= 34
+    assert lines[-1].endswith("…")
+    assert legend.text_inches(lines, 8) > legend.text_inches(["word"], 8) > 0
+
+
+def test_time_average_is_exact():
+    start, duration = np.array([0.0, 3.0]), np.array([1.0, 1.0])
+    mean = sampling.held_mean(start, duration, np.array([4.0, 2.0]), np.array([0.0, 2.0, 4.0]))
+    assert mean.tolist() == [2.0, 1.0]
+
+
+def test_a_short_pause_belongs_to_the_step_before():
+    start, duration = np.array([0.0, 1.5]), np.array([1.0, 0.5])
+    mean = sampling.held_mean(start, duration, np.array([4.0, 4.0]), np.array([0.0, 1.0, 2.0]))
+    assert mean.tolist() == [4.0, 4.0]
+
+
+def test_rates_conserve_what_they_count():
+    times = np.random.default_rng(0).random(1000) * 10
+    edges = sampling.time_edges(10.0)
+    assert (sampling.rate(times, edges) * np.diff(edges)).sum() == pytest.approx(1000)
+
+
+def test_cdf_keeps_the_ends():
+    values = np.random.default_rng(0).random(10_000)
+    x, share = sampling.cdf_points(values)
+    assert len(x) < 700
+    assert (x[0], x[-1], share[-1]) == (values.min(), values.max(), 1.0)
+    assert (np.diff(share) > 0).all()
