@@ -2,9 +2,9 @@
 
     python -m experiments.bench_scheduler --running 256 [--prefix-caching | --no-prefix-caching]
 
-N requests with prompts U(100, 1024) and answers U(100, 400), blocks of 16 tokens, 100,000 blocks, a
-budget of 8,192 tokens. The model is faked: it returns one real token id for every row that owes one.
-Times are CPU time of this process.
+N requests with prompts U(100, 1024) and answers U(100, 400), blocks of 16 tokens, 100,000 blocks,
+a budget of 8,192 tokens. The model is faked: it returns one real token id for
+every row that owes one. Times are CPU time of this process.
 """
 
 import argparse

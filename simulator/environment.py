@@ -1,7 +1,7 @@
 """Simulated time with events at exact times.
 
-simpy's timeouts are relative: `now + (end - now)` is not always `end` in floating point. A step that is
-run on its own and one that is run in a row must end at the same bit, so ends are scheduled absolutely.
+simpy's timeouts are relative: `now + (end - now)` is not always `end` in floating point. A step run
+on its own and one run in a row must end at the same bit, so ends are scheduled absolutely.
 """
 
 from heapq import heappush

@@ -18,8 +18,8 @@ from workbench.scheduler.scheduler import Scheduler
 class SimulatedExecutor:
     """An Executor on simulated time.
 
-    A device works on one step at a time, in the order in which they were started. With a pipeline of
-    n stages a step occupies each stage for an n-th of its time, so the next one can start after that.
+    A device works on one step at a time, in the order in which they were started. With a pipeline
+    of n stages a step occupies each stage for an n-th of its time; then the next one can start.
 
     Args:
         env: Simulated time.
@@ -28,6 +28,8 @@ class SimulatedExecutor:
         step_log: Where steps are logged.
         replica: Number of the replica in the log.
         num_stages: Stages of the pipeline.
+        overlaps_host: Whether the host prepares a step while the device runs the one before
+            (asynchronous scheduling).
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class SimulatedExecutor:
         step_log: StepLog,
         replica: int,
         num_stages: int = 1,
+        overlaps_host: bool = False,
     ) -> None:
         self._env = env
         self._cost_model = cost_model
@@ -47,6 +50,7 @@ class SimulatedExecutor:
         self._log = step_log.append
         self._replica = replica
         self._num_stages = num_stages
+        self._overlaps_host = overlaps_host
         self._stage_free_at = 0.0
         self._answer_at = 0.0
         self._output: ModelRunnerOutput | None = None
@@ -58,6 +62,10 @@ class SimulatedExecutor:
         self._answer_at = start
         if num_tokens:
             duration = self._step_time(output.shape)
+            if self._overlaps_host:
+                host = self._cost_model.host_time(output.shape)
+                duration -= host
+                start = max(env.now + host, self._stage_free_at)
             self._answer_at = start + duration
             self._stage_free_at = start + duration / self._num_stages
             self._log(

@@ -1,4 +1,4 @@
-"""A whole simulated run: a workload goes through a router to replicas until every request has ended."""
+"""A whole simulated run: a workload goes through a router to replicas until all of it has ended."""
 
 import math
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -171,7 +171,13 @@ class Simulation:
             use_cohort=self._use_cohort,
         )
         executor = SimulatedExecutor(
-            self.env, cost_model, source, self._steps, number, self._num_stages
+            self.env,
+            cost_model,
+            source,
+            self._steps,
+            number,
+            self._num_stages,
+            overlaps_host=self._scheduler_config.async_scheduling,
         )
         clock = self._clock
         core = (
@@ -190,7 +196,7 @@ class Simulation:
         return self.env.peek()
 
     def _clock(self) -> float:
-        return self.env.now  # type: ignore[no-any-return]
+        return self.env.now
 
     def run(self, progress: Callable[[int, int, float], None] | None = None) -> SimulationResult:
         """Run until every request has ended.
@@ -202,6 +208,7 @@ class Simulation:
         self.env.process(self._arrivals(self._workload.initial()))
         self.env.run()
         self._report_progress()
+        self._steps.sort()
         self._records.sort(key=lambda record: (record.arrival_s, record.request_id))
         unfinished = [r for r in self._replica_of if not r.is_finished]
         self._records += [self._record(request) for request in unfinished]

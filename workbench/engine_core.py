@@ -1,4 +1,4 @@
-"""The engine core: schedule, execute, update; the same bytes in the simulated and in the real world.
+"""The engine core: schedule, execute, update; the same bytes in the simulated and the real world.
 
 A step is a generator that yields what it waits for. A simulated world yields it to its event loop
 (`outputs = yield from core.step()`); a real one waits for it and sends the result.

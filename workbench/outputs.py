@@ -42,7 +42,7 @@ class BlockCopy:
 
     Attributes:
         request_id: The request.
-        device_blocks, host_blocks: Equal in length; the i-th of one belongs to the i-th of the other.
+        device_blocks, host_blocks: Equally many; the i-th of one belongs to the i-th of the other.
     """
 
     request_id: str
@@ -183,7 +183,7 @@ class EngineCoreOutputs:
     """What a step gave to the requests.
 
     Attributes:
-        finished: Requests that ended in this step, in batch order; their counts and times are final.
+        finished: Requests that ended in this step, in batch order, with final counts and times.
     """
 
     __slots__ = ("_batch", "_rows", "finished")

@@ -1,8 +1,8 @@
 """One request and its life: WAITING, RUNNING, perhaps PREEMPTED, and one of five ends.
 
-A request knows its counts and its blocks; it knows no queue, no budget and no policy. While it only
-decodes, its counts are kept by the decode cohort it belongs to (workbench/scheduler/decode_cohort.py)
-and are read through the same properties.
+A request knows its counts and its blocks; it knows no queue, no budget and no policy. While it
+only decodes, its counts are kept by the decode cohort it belongs to (see DecodeCohort) and are
+read through the same properties.
 """
 
 import enum
@@ -198,7 +198,7 @@ class Request:
         return self._output_placeholders + cohort.in_flight_since(self._joined_tick)
 
     @property
-    def token_times(self) -> array:
+    def token_times(self) -> "array[float]":
         """Seconds at which each output token was returned (float64)."""
         cohort = self._cohort
         if cohort is None:

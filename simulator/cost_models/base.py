@@ -29,6 +29,13 @@ class CostModel(Protocol):
         """
         ...
 
+    def host_time(self, shape: StepShape) -> float:
+        """Seconds of `step_time` in which the device waits for the host.
+
+        Asynchronous scheduling hides them behind the step before.
+        """
+        ...
+
 
 def refuse_far(what: str, value: float, largest: float, cure: str) -> None:
     """Raise if `value` exceeds 8 times the largest measured one.

@@ -50,6 +50,10 @@ class LinearCostModel:
         self._base, self._token, self._context = base_s, per_token_s, per_context_token_s
         self._request, self._swap = per_request_s, per_swap_block_s
 
+    def host_time(self, shape: StepShape) -> float:
+        """0: no part of a step is the host's; see CostModel."""
+        return 0.0
+
     def step_time(self, shape: StepShape) -> float:
         """Seconds of a step."""
         tokens, context, rows = shape.num_decodes, shape.decode_context, shape.num_decodes

@@ -48,6 +48,10 @@ class ReplayCostModel:
         """Recorded steps of this replica."""
         return len(self._durations)
 
+    def host_time(self, shape: StepShape) -> float:
+        """0: no part of a step is the host's; see CostModel."""
+        return 0.0
+
     def step_time(self, shape: StepShape) -> float:
         """Seconds of the next recorded step.
 

@@ -104,6 +104,10 @@ class TransformerCostModel(ABC):
     ) -> float:
         """Seconds of one layer's attention."""
 
+    def host_time(self, shape: StepShape) -> float:
+        """Seconds of `step_time` in which the GPU waits for the host; see CostModel."""
+        return self._host + self._host_per_request * shape.num_requests
+
     def step_time(self, shape: StepShape) -> float:
         """Seconds of a step; see CostModel."""
         prefills = shape.prefills

@@ -235,17 +235,19 @@ def run(
             (request.request_id, request.finish_reason, request.num_output_tokens, times)
         )
 
-    last_arrival = max(item["arrival_step"] for item in world.requests)
-    for step in range(MAX_STEPS):
+    def change(step: int) -> None:
         for ordinal, item in enumerate(world.requests):
             if item["arrival_step"] == step:
                 request = make_request(world, ordinal, now)
                 if not core.add_request(request):
                     end(request)
-        for at, ordinal in world.aborts:
-            if at == step:
-                for request in core.abort_requests([str(ordinal)]):
-                    end(request)
+        aborted = [str(ordinal) for at, ordinal in world.aborts if at == step]
+        for request in core.abort_requests(aborted):
+            end(request)
+
+    last_arrival = max(item["arrival_step"] for item in world.requests)
+    for step in range(MAX_STEPS):
+        change(step)
         if not core.has_work:
             if step > last_arrival:
                 break

@@ -29,7 +29,15 @@ class BlockPool:
         key_of: Key of each block's content, by block id; None where it is not cached.
     """
 
-    __slots__ = ("_by_key", "_duplicates", "_empty", "eviction", "key_of", "num_blocks", "ref_counts")
+    __slots__ = (
+        "_by_key",
+        "_duplicates",
+        "_empty",
+        "eviction",
+        "key_of",
+        "num_blocks",
+        "ref_counts",
+    )
 
     def __init__(self, num_blocks: int, eviction: EvictionPolicy) -> None:
         self.num_blocks = num_blocks
@@ -195,7 +203,7 @@ class BlockPool:
         assert min(self.ref_counts) >= 0, "a block was freed too often"
         unused = [b for b in range(1, self.num_blocks + 1) if not self.ref_counts[b]]
         assert unused == sorted(line), "a block has leaked, or a used one is free"
-        assert all(self.key_of[block] is None for block in self._empty), "an emptied block has a key"
+        assert all(self.key_of[b] is None for b in self._empty), "an emptied block has a key"
         assert all(self.key_of[b] is not None for b in self.eviction), "a cached block lost its key"
         held = {block: key for key, block in self._by_key.items()}
         held |= {b: key for key, others in self._duplicates.items() for b in others}

@@ -26,7 +26,7 @@ class HostCache:
         return len(self._free)
 
     def swap_out(self, request: Request, output: SchedulerOutput) -> bool:
-        """Order the copy of a request's blocks to the host; False, and nothing done, if it is full."""
+        """Order the copy of a request's blocks to the host; False, nothing done, if it is full."""
         table = request.block_ids[0] if request.block_ids else []
         if not table or len(table) > len(self._free):
             return False

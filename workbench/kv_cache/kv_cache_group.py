@@ -1,4 +1,4 @@
-"""The rules of one KV-cache group: layers that keep the same tokens, so that they share a block table.
+"""The rules of one KV-cache group: layers that keep the same tokens and share a block table.
 
 A group computes; it never decides. Full attention keeps every block until the request ends; sliding
 window attention gives back the blocks that have left the window.

@@ -1,8 +1,8 @@
-"""Which blocks a request uses: prefix hits, allocation, release. The scheduler's only door to the KV cache.
+"""Which blocks a request uses: prefix hits, allocation, release.
 
-The order of every operation on the pool follows vLLM's, so that with LRU eviction the
-physical block ids are equal too. The manager knows requests and blocks; it knows no queue,
-no budget and no time.
+It is the scheduler's only door to the KV cache. The order of every operation on the pool follows
+vLLM's, so that with LRU eviction the physical block ids are equal too. The manager knows requests
+and blocks; it knows no queue, no budget and no time.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -13,7 +13,6 @@ from workbench.kv_cache.block_pool import NULL_BLOCK, BlockPool
 from workbench.kv_cache.eviction import EvictionPolicy
 from workbench.kv_cache.kv_cache_group import FullAttentionGroup, SlidingWindowGroup
 from workbench.request import Request
-
 
 NO_BLOCKS: list[list[int]] = [[]]
 

@@ -7,6 +7,7 @@ later comes from the same arithmetic.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ class RequestRecord:
 
 @dataclass(slots=True)
 class StepLog:
-    """Columns of the steps of all replicas, in the order in which the steps began.
+    """Columns of the steps of all replicas, in the order in which the steps began once sorted.
 
     ``running``, ``waiting`` and ``kv_blocks_used`` are the state during the step; ``preempted``
     counts the preemptions decided in it. ``scheduled_tokens`` is all tokens computed,
@@ -122,6 +123,14 @@ class StepLog:
 
     def __len__(self) -> int:
         return len(self.start_s)
+
+    def sort(self) -> None:
+        """Put the steps in the order in which they began, those of one time by replica."""
+        order = np.lexsort((self.replica, self.start_s))
+        if len(order) > 1 and (np.diff(order) != 1).any():
+            pick = itemgetter(*order.tolist())
+            for f in fields(self):
+                setattr(self, f.name, list(pick(getattr(self, f.name))))
 
     def columns(self) -> Iterator[tuple[str, NDArray[Any]]]:
         """(name, array of shape (steps,)) field by field; times are float64, counts int64."""

@@ -1,6 +1,6 @@
 """How a step's batch is formed: who goes first, running requests or waiting ones, and with what.
 
-A policy is one class with one method, asked once a step. It speaks two verbs and reads a few numbers:
+A policy is one class with one method, asked once a step. It has two verbs and a few numbers:
 
     class MyBatching(BatchPolicy):
         def form_batch(self, batch: BatchBuilder) -> None:
@@ -121,8 +121,9 @@ class SarathiBatching(BatchPolicy):
 class StaticBatching(BatchPolicy):
     """Request-level batching, the classic baseline: a new batch only when the last one has ended.
 
-    While a batch forms, prompts are computed and nobody decodes; it is closed by the first step that
-    finds no prompt to compute, or no room for it. Requests that end early leave their place empty.
+    While a batch forms, prompts are computed and nobody decodes; it is closed by the first step
+    that finds no prompt to compute, or no room for it. Requests that end early leave their place
+    empty.
     """
 
     repeats_decodes = True

@@ -2,8 +2,8 @@
 
 Between two events a simulated server repeats one decision: everybody decodes one token. Here these
 steps are taken one after the other without asking the policies, whose answer is known. The
-decisions, blocks and times are those of the ordinary way, step for step; where anything else
-could happen (a request ends, a block could run short, something may arrive) the ordinary way goes on.
+decisions, blocks and times are those of the ordinary way, step for step; where anything else could
+happen (a request ends, a block could run short, something may arrive) the ordinary way goes on.
 """
 
 from collections.abc import Callable

@@ -2,9 +2,9 @@
 
 A decode step changes one number a request. Instead of changing it request by request, the cohort
 counts its own steps ("ticks") and a member's counts are its counts at joining plus the ticks since.
-Two calendars say at which tick a member needs attention: when a step is scheduled (a block boundary,
-the end of its scheduling) and when one returns (its last token). So a step costs as much as
-changes in it, not as much as is running.
+Two calendars say at which tick a member needs attention: when a step is scheduled (a block
+boundary, the end of its scheduling) and when one returns (its last token). So a step costs as much
+as changes in it, not as much as is running.
 
 The cohort decides nothing. It knows neither blocks nor budgets; the scheduler asks it who is due.
 """

@@ -1,8 +1,8 @@
 """Gives tokens to the requests that run already, and throws some out where blocks run short.
 
-Each request catches up: its computed tokens follow its known tokens, whatever they are (prompt, output,
-drafts). Plain decodes are handled together as the decode cohort wherever that cannot change a
-decision, and one by one where it could: too small a budget, too few free blocks.
+Each request catches up: its computed tokens follow its known tokens, whatever they are (prompt,
+output, drafts). Plain decodes are handled together as the decode cohort wherever that cannot change
+a decision, and one by one where it could: too small a budget, too few free blocks.
 """
 
 from workbench.kv_cache.kv_cache_manager import NO_BLOCKS

@@ -1,8 +1,8 @@
 """The scheduler: hands out tokens, step by step, until every request has caught up.
 
 There is no prefill phase and no decode phase. The scheduler names no policy: it asks the batch
-policy how to form a step, the queue who is next and the victim policy who must go. It knows no clock, no
-device and no text.
+policy how to form a step, the queue who is next and the victim policy who must go. It knows no
+clock, no device and no text.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,23 +12,19 @@ from workbench.errors import ConfigError, SchedulerError
 from workbench.kv_cache.eviction import EvictionPolicy, LRUEviction
 from workbench.kv_cache.host_cache import HostCache
 from workbench.kv_cache.kv_cache_manager import KVCacheManager
-from workbench.outputs import (
-    NO_ROWS,
-    BatchRows,
-    EngineCoreOutputs,
-    ModelRunnerOutput,
-    SchedulerOutput,
-)
+from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput, SchedulerOutput
 from workbench.request import Request, RequestStatus
-from workbench.scheduler.admission_pass import PLACEHOLDER_TOKEN, AdmissionPass
+from workbench.scheduler.admission_pass import AdmissionPass
 from workbench.scheduler.batch import Batch
+from workbench.scheduler.batch_builder import StepBuilder
 from workbench.scheduler.batch_policy import BatchPolicy, UnifiedBatching
+from workbench.scheduler.completion_pass import CompletionPass
 from workbench.scheduler.decode_ahead import DecodeAhead
 from workbench.scheduler.output_pass import OutputPass
 from workbench.scheduler.preemption import LastAdmitted, LowestPriority, VictimPolicy
 from workbench.scheduler.request_queue import FCFSQueue, PriorityQueue, RequestQueue
 from workbench.scheduler.running_pass import RunningPass
-from workbench.scheduler.state import InFlightStep, SchedulerState
+from workbench.scheduler.state import SchedulerState
 from workbench.step_profile import StepShape
 
 
@@ -45,8 +41,8 @@ class Scheduler:
         eviction: Default: LRU in vLLM's order.
         max_concurrent_batches: Steps that may be in flight at once; 2 for asynchronous scheduling,
             the number of stages for pipeline parallelism.
-        use_cohort: Keep plain decodes together (see DecodeCohort). It changes no decision; off, every
-            request is visited in every step.
+        use_cohort: Keep plain decodes together (see DecodeCohort). It changes no decision; off,
+            every request is visited in every step.
     """
 
     def __init__(
@@ -96,6 +92,7 @@ class Scheduler:
         victim_policy.bind(self.kv_cache_manager)
         self._running_pass = RunningPass(self._state, victim_policy)
         self._admission_pass = AdmissionPass(self._state)
+        self._completion_pass = CompletionPass(self._state)
         self._output_pass = OutputPass(self._state)
         self._decode_ahead = DecodeAhead(self._state)
         self._may_decode_ahead = (
@@ -104,13 +101,8 @@ class Scheduler:
             and depth == 1
             and not self._queue_counts_service
         )
-        self._plain_rows = NO_ROWS
-        self._plain_rows_version = -1
         self._num_steps = 0
         self._num_arrivals = 0
-        # For prefill_schedule_interval, in executed steps.
-        self._num_executed_steps = 0
-        self._last_prefill_step = -config.prefill_schedule_interval
         self._prefill_capacity_bound = False
 
     @property
@@ -228,10 +220,12 @@ class Scheduler:
         self._num_steps += 1
         batch = Batch(output, self.config.max_num_batched_tokens)
         self._set_prefill_limits(batch)
-        self._batch_policy.form_batch(_Builder(self, batch, now))
+        self._batch_policy.form_batch(
+            StepBuilder(batch, now, state, self._running_pass, self._admit)
+        )
         if self._queue_counts_service:
-            self._report_service(batch)
-        self._finish_batch(batch)
+            _report_service(state, batch)
+        self._completion_pass.run(batch)
         output.finished_req_ids = state.finished_req_ids
         state.finished_req_ids = []
         return output
@@ -253,7 +247,7 @@ class Scheduler:
         if not self._may_decode_ahead or state.others or state.in_flight or not state.cohort.size:
             return None
         # The last step was a plain one on the same requests, so the policies would repeat it.
-        if self._plain_rows_version != state.version or state.finished_req_ids:
+        if not self._completion_pass.last_step_was_plain or state.finished_req_ids:
             return None
         if len(state.waiting) and len(state.running) < self._admission_pass.max_active:
             return None
@@ -261,7 +255,7 @@ class Scheduler:
         ahead.run(now, horizon, step_time)
         num_steps = len(ahead.starts)
         self._num_steps += num_steps
-        self._num_executed_steps += num_steps
+        self._completion_pass.num_executed_steps += num_steps
         return ahead
 
     def update_from_output(
@@ -306,7 +300,8 @@ class Scheduler:
         batch.long_prefill_token_threshold = threshold
         interval = config.prefill_schedule_interval
         if interval > 1 and not self._prefill_capacity_bound:
-            too_soon = self._num_executed_steps + 1 - self._last_prefill_step < interval
+            steps = self._completion_pass
+            too_soon = steps.num_executed_steps + 1 - steps.last_prefill_step < interval
             batch.defer_prefills = too_soon and any(not r.is_prefill_chunk for r in state.running)
 
     def _admit(self, batch: Batch, now: float, whole_prompts: bool) -> None:
@@ -315,103 +310,6 @@ class Scheduler:
             self._admission_pass.run(batch, now, whole_prompts)
         if not batch.defer_prefills:
             self._prefill_capacity_bound = len(state.waiting) > len(state.skipped)
-
-    def _report_service(self, batch: Batch) -> None:
-        """Tell a queue that shares by service what each running request gets in this step.
-
-        Admissions were told at once: the next one of the same step must count them.
-        """
-        waiting = self._state.waiting
-        admitted = {new.request_id for new in batch.output.scheduled_new_reqs}
-        for request in self._state.running:
-            num_tokens = batch.rows.get(request, 1 if batch.tick else 0)
-            if num_tokens and request.request_id not in admitted:
-                is_prompt = request.is_prefill_chunk
-                prompt, output = (num_tokens, 0) if is_prompt else (0, num_tokens)
-                waiting.on_tokens(request, prompt, output)
-
-    def _finish_batch(self, batch: Batch) -> None:
-        """Count the step's tokens as computed, describe its shape and put it in flight."""
-        state, output = self._state, batch.output
-        shape = output.shape
-        shape.num_decodes = batch.cohort_size
-        shape.decode_context = batch.cohort_context + batch.cohort_size
-        shape.num_samples = batch.cohort_size
-        if batch.preempted or output.swap_in:
-            shape.num_swap_blocks = sum(len(c.device_blocks) for c in output.swap_out) + sum(
-                len(c.device_blocks) for c in output.swap_in
-            )
-        step = InFlightStep(output, batch.tick, batch.rows)
-        for request, num_tokens in batch.rows.items():
-            self._advance(request, num_tokens, step)
-        if batch.rows and state.cohort.size:
-            state.others = [r for r in state.others if r._cohort is None]
-        output.total_num_scheduled_tokens = shape.num_tokens
-        num_rows = batch.cohort_size + len(batch.rows)
-        output._rows = self._rows_of(batch, num_rows)
-        output.num_running = len(state.running)
-        output.num_waiting = len(state.waiting)
-        output.num_used_blocks = self.kv_cache_manager.num_used_blocks
-        state.in_flight.append(step)
-        self._count_step(batch, num_rows)
-
-    def _rows_of(self, batch: Batch, num_rows: int) -> BatchRows:
-        """The step's rows; those of the step before, where nothing has changed since."""
-        state = self._state
-        is_plain = not batch.rows and num_rows == len(state.running)
-        if is_plain and self._plain_rows_version == state.version:
-            return self._plain_rows
-        if num_rows == len(state.running):
-            requests = state.running.copy()
-        else:
-            tick = batch.tick
-            requests = [
-                r for r in state.running if r in batch.rows or (tick and r._cohort is not None)
-            ]
-        rows = BatchRows(requests, batch.rows)
-        if is_plain:
-            self._plain_rows, self._plain_rows_version = rows, state.version
-        return rows
-
-    def _advance(self, request: Request, num_tokens: int, step: InFlightStep) -> None:
-        state, output = self._state, step.output
-        shape = output.shape
-        drafts = output.scheduled_spec_decode_tokens.get(request.request_id, ())
-        computed = request._num_computed_tokens
-        if num_tokens == 1:
-            shape.num_decodes += 1
-            shape.decode_context += computed + 1
-        else:
-            shape.prefills.append((num_tokens, computed))
-        promised = request.num_tokens + request._output_placeholders
-        computed += num_tokens
-        request._num_computed_tokens = computed
-        request._in_flight_tokens += num_tokens
-        request.is_prefill_chunk = computed < promised
-        num_generated = len(drafts) + (computed - len(drafts) >= promised)
-        output.num_prefill_tokens += num_tokens - min(num_generated, num_tokens)
-        if request.is_prefill_chunk:
-            step.silent.add(request)
-            return
-        shape.num_samples += 1 + len(drafts)
-        if self.config.async_scheduling:
-            request._output_placeholders += 1 + len(drafts)
-            request.spec_token_ids = [PLACEHOLDER_TOKEN] * self.config.num_speculative_tokens
-        if state.use_cohort:
-            self._join_cohort(request)
-
-    def _join_cohort(self, request: Request) -> None:
-        state = self._state
-        remaining = request.last_scheduled_token - request._num_computed_tokens
-        if remaining > 0:
-            quiet = self.kv_cache_manager.quiet_tokens(request)
-            state.cohort.join(request, min(quiet, remaining) + 1, remaining)
-
-    def _count_step(self, batch: Batch, num_rows: int) -> None:
-        if num_rows:
-            self._num_executed_steps += 1
-        if batch.prefill_continued or batch.prefill_admitted:
-            self._last_prefill_step = self._num_executed_steps
 
     def check_integrity(self) -> None:
         """Raise AssertionError where the lists, the blocks and the counts disagree."""
@@ -428,47 +326,6 @@ class Scheduler:
         self.kv_cache_manager.check_integrity(state.requests.values())
         if state.host_cache is not None:
             state.host_cache.check_integrity()
-
-
-class _Builder:
-    """The batch policy's view of a step (see BatchBuilder)."""
-
-    __slots__ = ("_batch", "_now", "_scheduler")
-
-    def __init__(self, scheduler: Scheduler, batch: Batch, now: float) -> None:
-        self._scheduler = scheduler
-        self._batch = batch
-        self._now = now
-
-    @property
-    def token_budget(self) -> int:
-        return self._batch.token_budget
-
-    @token_budget.setter
-    def token_budget(self, value: int) -> None:
-        self._batch.token_budget = min(value, self._batch.token_budget)
-
-    @property
-    def num_scheduled_tokens(self) -> int:
-        return sum(self._batch.rows.values()) + self._batch.cohort_size
-
-    @property
-    def num_running(self) -> int:
-        return len(self._scheduler.running)
-
-    @property
-    def num_waiting(self) -> int:
-        return len(self._scheduler.waiting)
-
-    @property
-    def has_preempted(self) -> bool:
-        return bool(self._batch.preempted)
-
-    def continue_running(self, *, decodes: bool = True, prefills: bool = True) -> None:
-        self._scheduler._running_pass.run(self._batch, decodes, prefills)
-
-    def admit_waiting(self, *, whole_prompts: bool = False) -> None:
-        self._scheduler._admit(self._batch, self._now, whole_prompts)
 
 
 def _check(
@@ -494,3 +351,18 @@ def _check(
             "hybrid_window, or use preemption_mode=recompute"
         )
     return max_model_len
+
+
+def _report_service(state: SchedulerState, batch: Batch) -> None:
+    """Tell a queue that shares by service what each running request gets in this step.
+
+    Admissions were told at once: the next one of the same step must count them.
+    """
+    waiting = state.waiting
+    admitted = {new.request_id for new in batch.output.scheduled_new_reqs}
+    for request in state.running:
+        num_tokens = batch.rows.get(request, 1 if batch.tick else 0)
+        if num_tokens and request.request_id not in admitted:
+            is_prompt = request.is_prefill_chunk
+            prompt, output = (num_tokens, 0) if is_prompt else (0, num_tokens)
+            waiting.on_tokens(request, prompt, output)

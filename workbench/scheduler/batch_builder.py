@@ -1,0 +1,72 @@
+"""The batch policy's hands: the verbs and numbers of BatchBuilder on a step under construction."""
+
+from collections.abc import Callable
+
+from workbench.scheduler.batch import Batch
+from workbench.scheduler.running_pass import RunningPass
+from workbench.scheduler.state import SchedulerState
+
+
+class StepBuilder:
+    """See BatchBuilder.
+
+    Args:
+        batch: The step.
+        now: Seconds on the engine's clock.
+        state: The scheduler's lists.
+        running_pass: Schedules running requests.
+        admit: Schedules waiting ones: (batch, now, whole_prompts).
+    """
+
+    __slots__ = ("_admit", "_batch", "_now", "_running_pass", "_state")
+
+    def __init__(
+        self,
+        batch: Batch,
+        now: float,
+        state: SchedulerState,
+        running_pass: RunningPass,
+        admit: Callable[[Batch, float, bool], None],
+    ) -> None:
+        self._batch = batch
+        self._now = now
+        self._state = state
+        self._running_pass = running_pass
+        self._admit = admit
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens that may still be scheduled."""
+        return self._batch.token_budget
+
+    @token_budget.setter
+    def token_budget(self, value: int) -> None:
+        self._batch.token_budget = min(value, self._batch.token_budget)
+
+    @property
+    def num_scheduled_tokens(self) -> int:
+        """Tokens scheduled so far."""
+        return sum(self._batch.rows.values()) + self._batch.cohort_size
+
+    @property
+    def num_running(self) -> int:
+        """Running requests."""
+        return len(self._state.running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Waiting requests."""
+        return len(self._state.waiting)
+
+    @property
+    def has_preempted(self) -> bool:
+        """Whether this step has thrown a request out."""
+        return bool(self._batch.preempted)
+
+    def continue_running(self, *, decodes: bool = True, prefills: bool = True) -> None:
+        """Schedule running requests."""
+        self._running_pass.run(self._batch, decodes, prefills)
+
+    def admit_waiting(self, *, whole_prompts: bool = False) -> None:
+        """Admit waiting requests."""
+        self._admit(self._batch, self._now, whole_prompts)
