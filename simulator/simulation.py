@@ -11,17 +11,11 @@ from simulator.cost_models.base import CostModel
 from simulator.environment import SimulationEnvironment
 from simulator.executor import SimulatedExecutor
 from simulator.replica import Replica
+from simulator.request_factory import RequestFactory, RoutedRequest
 from simulator.token_source import DraftTokenSource, LengthTokenSource, TokenSource
 from workbench.config import CacheConfig, SchedulerConfig, at_least, check_types
 from workbench.engine_core import EngineCore, PipelinedEngineCore
 from workbench.errors import ConfigError
-from workbench.kv_cache.block_hash import (
-    BlockHashes,
-    KnownBlockHashes,
-    PrivateBlockHashes,
-    TokenBlockHashes,
-    keys_from_hash_ids,
-)
 from workbench.kv_cache.eviction import EvictionPolicy
 from workbench.metrics import UNFINISHED, RequestRecord, StepLog
 from workbench.request import Request
@@ -122,12 +116,14 @@ class Simulation:
         self._workload = workload
         self._scheduler_config = scheduler_config
         self._cache_config = cache_config
+        self._factory = RequestFactory(cache_config)
         self._router = router
         self._policies = policies or Policies()
         self._num_blocks = num_blocks
         self._num_host_blocks = num_host_blocks
         self._num_stages = pipeline_parallel_size
         self._use_cohort = use_cohort
+        self._num_replicas = (cluster_config or ClusterConfig()).replicas
         self._decode_ahead = decode_ahead
         self._next_arrival_time = 0.0
         self._steps = StepLog()
@@ -166,7 +162,7 @@ class Simulation:
             queue=policies.queue and policies.queue(),
             victim_policy=policies.victim_policy and policies.victim_policy(),
             batch_policy=policies.batch_policy and policies.batch_policy(),
-            eviction=policies.eviction and policies.eviction(),
+            eviction=self._eviction(),
             max_concurrent_batches=depth,
             use_cohort=self._use_cohort,
         )
@@ -187,6 +183,27 @@ class Simulation:
         )
         next_arrival = self._next_arrival if self._decode_ahead else None
         return Replica(self.env, core, executor, self._on_finish, next_arrival)
+
+    def _eviction(self) -> EvictionPolicy | None:
+        """The order in which a replica gives up cached blocks; an oracle is told its future."""
+        eviction = self._policies.eviction and self._policies.eviction()
+        if eviction is None or not eviction.needs_future:
+            return eviction
+        name = type(eviction).__name__
+        if self._num_replicas > 1:
+            raise ConfigError(
+                f"{name} must know which requests a replica will get, and {self._num_replicas} "
+                "replicas share them: set cluster.replicas=1, or choose eviction=lru"
+            )
+        if not self._workload.is_open_loop:
+            raise ConfigError(
+                f"{name} must know all requests beforehand, and this workload sets some off by the "
+                "end of others: choose a trace or an open-loop workload, or eviction=lru"
+            )
+        keys = self._factory.prompt_keys
+        items = enumerate(self._workload.initial())
+        eviction.set_future([(item.arrival_time, keys(item, i)) for i, item in items])
+        return eviction
 
     def _next_arrival(self) -> float:
         """No request arrives before this time, seconds."""
@@ -227,45 +244,13 @@ class Simulation:
         self._next_arrival_time = math.inf
 
     def _arrive(self, item: WorkloadRequest) -> None:
-        request = self._request(item, self._num_arrived)
+        request = self._factory.request(item, self._num_arrived)
         self._num_arrived += 1
         number = 0
         if len(self.replicas) > 1:
-            number = self._router.route(_Routed(item, request), self.replicas, self.env.now)
+            number = self._router.route(RoutedRequest(item, request), self.replicas, self.env.now)
         self._replica_of[request] = number
         self.replicas[number].add_request(request)
-
-    def _request(self, item: WorkloadRequest, ordinal: int) -> Request:
-        return Request(
-            item.request_id,
-            item.num_prompt_tokens,
-            item.num_output_tokens,
-            item.arrival_time,
-            block_hashes=self._block_hashes(item, ordinal),
-            priority=item.priority,
-            client_id=item.client_id,
-            session_id=item.session_id,
-            deadline=item.deadline,
-        )
-
-    def _block_hashes(self, item: WorkloadRequest, ordinal: int) -> BlockHashes | None:
-        config = self._cache_config
-        if not config.enable_prefix_caching:
-            return None
-        size = config.block_size
-        num_prompt_blocks = item.num_prompt_tokens // size
-        if item.hash_ids is not None:
-            ids, num_blocks = item.hash_ids, num_prompt_blocks
-            if item.output_hash_ids:
-                ids = ids + item.output_hash_ids
-                num_blocks = (item.num_prompt_tokens + item.num_output_tokens) // size
-            keys = keys_from_hash_ids(ids, item.hash_block_size, size, num_blocks)
-            return KnownBlockHashes(ordinal, keys, min(num_prompt_blocks, len(keys)))
-        if item.prompt_token_ids is not None:
-            algorithm = config.prefix_caching_hash_algo
-            hashes = TokenBlockHashes(item.prompt_token_ids, [], size, algorithm)
-            return KnownBlockHashes(ordinal, hashes.prompt(), num_prompt_blocks)
-        return PrivateBlockHashes(ordinal)
 
     def _on_finish(self, request: Request) -> None:
         if request.finish_reason == "ignored":
@@ -310,16 +295,3 @@ class Simulation:
             "prefix_hit_tokens": sum(manager.num_hit_tokens for manager in managers),
             "extrapolated_steps": sum(model.num_extrapolated for model in self._cost_models),
         }
-
-
-class _Routed:
-    """A request as a router sees it."""
-
-    __slots__ = ("block_hashes", "client_id", "num_prompt_tokens", "request_id", "session_id")
-
-    def __init__(self, item: WorkloadRequest, request: Request) -> None:
-        self.request_id = item.request_id
-        self.num_prompt_tokens = item.num_prompt_tokens
-        self.client_id = item.client_id
-        self.session_id = item.session_id
-        self.block_hashes = request.block_hashes.prompt() if request.block_hashes else ()

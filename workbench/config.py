@@ -10,7 +10,7 @@ from workbench.errors import ConfigError
 
 POLICIES = ("fcfs", "priority")
 PREEMPTION_MODES = ("recompute", "swap")
-HASH_ALGORITHMS = ("sha256", "blake2b")
+HASH_ALGORITHMS = ("blake2b", "sha256")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,7 @@ class CacheConfig:
     sliding_window: int | None = None
     hybrid_window: int | None = None
     swap_space_gib: float = 4.0
-    prefix_caching_hash_algo: str = "sha256"
+    prefix_caching_hash_algo: str = "blake2b"
 
     def __post_init__(self) -> None:
         check_types(self)

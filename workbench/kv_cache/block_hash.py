@@ -6,7 +6,7 @@ neither gets keys that no other request has (so that its blocks age in the cache
 """
 
 import hashlib
-from array import array
+import struct
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
@@ -102,7 +102,7 @@ class TokenBlockHashes:
         prompt_token_ids: The prompt.
         output_token_ids: The answer; the list the request appends to.
         block_size: Tokens a block.
-        algorithm: "sha256" or "blake2b" (128-bit).
+        algorithm: "blake2b" (128 bits, the faster one) or "sha256".
         salt: Sets apart requests that must not share (a tenant, an adapter).
     """
 
@@ -113,7 +113,7 @@ class TokenBlockHashes:
         prompt_token_ids: Sequence[int],
         output_token_ids: list[int],
         block_size: int,
-        algorithm: str = "sha256",
+        algorithm: str = "blake2b",
         salt: bytes = b"",
     ) -> None:
         self._prompt = prompt_token_ids
@@ -137,11 +137,11 @@ class TokenBlockHashes:
         return self._keys[: len(self._prompt) // self._block_size]
 
     def _extend(self, tokens: Sequence[int], num_blocks: int) -> None:
-        width = 4 * self._block_size
-        data = array("i", tokens).tobytes()
+        num_tokens = num_blocks * self._block_size
+        data = struct.pack(f"{num_tokens}i", *tokens[:num_tokens])
         update, digest, append = self._hash.update, self._hash.digest, self._keys.append
-        for offset in range(0, num_blocks * width, width):
-            update(data[offset : offset + width])
+        for (block,) in struct.iter_unpack(f"{4 * self._block_size}s", data):
+            update(block)
             append(digest())
 
 

@@ -59,6 +59,9 @@ class EvictionPolicy(ABC):
     def __iter__(self) -> Iterator[int]:
         """The blocks in the order in which they would be evicted."""
 
+    def set_future(self, accesses: Iterable[tuple[float, Sequence[Hashable]]]) -> None:  # noqa: B027
+        """Hook: (time, keys) of each coming look-up, told before the run where `needs_future`."""
+
     def on_hit(self, keys: Sequence[Hashable]) -> None:  # noqa: B027
         """Hook: an admitted request found these keys in the cache."""
 
