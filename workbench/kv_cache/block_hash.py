@@ -24,6 +24,10 @@ class BlockHashes(Protocol):
         """Keys of the full blocks [start, stop); their tokens must be known by now."""
         ...
 
+    def at(self, index: int) -> Hashable:
+        """The key of one full block."""
+        ...
+
     def prompt(self) -> Sequence[Hashable]:
         """Keys of the prompt's full blocks that another request may share."""
         ...
@@ -39,6 +43,9 @@ class PrivateBlockHashes:
 
     def get(self, start: int, stop: int) -> Sequence[Hashable]:
         return range(self._base + start, self._base + stop)
+
+    def at(self, index: int) -> Hashable:
+        return self._base + index
 
     def prompt(self) -> Sequence[Hashable]:
         return ()
@@ -66,6 +73,10 @@ class KnownBlockHashes:
         if stop <= len(keys):
             return keys[start:stop]
         return [*keys[start:], *self._private.get(max(start, len(keys)), stop)]
+
+    def at(self, index: int) -> Hashable:
+        keys = self._keys
+        return keys[index] if index < len(keys) else self._private.at(index)
 
     def prompt(self) -> Sequence[Hashable]:
         return self._keys[: self._num_prompt_blocks]
@@ -132,6 +143,10 @@ class TokenBlockHashes:
                 tokens = [*self._prompt[first:], *tokens]
             self._extend(tokens, stop - len(keys))
         return keys[start:stop]
+
+    def at(self, index: int) -> Hashable:
+        keys = self._keys
+        return keys[index] if index < len(keys) else self.get(index, index + 1)[0]
 
     def prompt(self) -> Sequence[Hashable]:
         return self._keys[: len(self._prompt) // self._block_size]

@@ -78,10 +78,6 @@ class BlockPool:
     def get_new_blocks(self, num_blocks: int) -> list[int]:
         """Take the first blocks of the line; what they held is forgotten."""
         empty, ref_counts = self._empty, self.ref_counts
-        if num_blocks == 1 and empty:
-            block = empty.pop()
-            ref_counts[block] = 1
-            return [block]
         if num_blocks > self.num_free_blocks:
             raise SchedulerError(
                 f"{num_blocks} blocks asked for, {self.num_free_blocks} are free: check first"
@@ -97,6 +93,17 @@ class BlockPool:
         for block in blocks:
             ref_counts[block] = 1
         return blocks
+
+    def get_new_block(self) -> int:
+        """Take the first block of the line; there must be one."""
+        if self._empty:
+            block = self._empty.pop()
+        else:
+            victims = self.eviction.pop_many(1)
+            self._forget(victims)
+            block = victims[0]
+        self.ref_counts[block] = 1
+        return block
 
     def touch(self, blocks: Iterable[int]) -> None:
         """Reference cached blocks once more; free ones leave the line."""
@@ -147,11 +154,14 @@ class BlockPool:
                 key_of[block] = key
             return
         for block, key in zip(blocks, keys, strict=True):
-            if block == NULL_BLOCK:
-                continue
-            key_of[block] = key
-            if by_key.setdefault(key, block) != block:
-                self._duplicates.setdefault(key, []).append(block)
+            if block != NULL_BLOCK:
+                self.cache_full_block(block, key)
+
+    def cache_full_block(self, block: int, key: Hashable) -> None:
+        """Make one full block known under the key of its content."""
+        self.key_of[block] = key
+        if self._by_key.setdefault(key, block) != block:
+            self._duplicates.setdefault(key, []).append(block)
 
     def count_unreferenced(self, blocks: Sequence[int]) -> int:
         """How many of these cached blocks stand in the line of free blocks."""

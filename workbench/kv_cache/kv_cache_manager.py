@@ -229,26 +229,42 @@ class KVCacheManager:
                 self.pool.eviction.on_lookup(keys)
             self.pool.eviction.on_hit(keys[: hit.num_tokens // self.block_size])
 
-    def append_slot(self, request: Request) -> list[list[int]] | None:
-        """`allocate_slots` for one decode token, made short: it runs twice a block and request."""
+    def append_slot(self, request: Request, num_computed: int) -> tuple[list[list[int]], int]:
+        """`allocate_slots` for one decode token, and `quiet_tokens` after it.
+
+        Made short, since it runs twice a block and request. A free block must have been counted.
+
+        Args:
+            request: A decoding request.
+            num_computed: Its computed tokens.
+
+        Returns:
+            (its new blocks, NO_BLOCKS for none; decode tokens, that one included, that can be
+            scheduled before it may change the cache again)
+        """
         if self._has_window:
-            return self.allocate_slots(request, 1)
-        computed = request.num_computed_tokens
+            blocks = self.allocate_slots(request, 1)
+            assert blocks is not None, "free blocks were counted before"
+            return blocks, self.quiet_tokens(request)
+        size = self.block_size
         table = request.block_ids[0]
         new_blocks = NO_BLOCKS
-        if computed == len(table) * self.block_size:
-            if not self.pool.num_free_blocks:
-                return None
-            new_blocks = [self.pool.get_new_blocks(1)]
-            table += new_blocks[0]
+        quiet = len(table) * size - num_computed
+        if not quiet:
+            block = self.pool.get_new_block()
+            table.append(block)
+            new_blocks = [[block]]
+            quiet = size
         if self.enable_caching and request.block_hashes is not None:
             num_cached = request.num_cached_blocks[0]
-            num_full = min(computed + 1, request.num_tokens) // self.block_size
-            if num_cached < num_full:
-                keys = request.block_hashes.get(num_cached, num_full)
-                self.pool.cache_full_blocks(table[num_cached:num_full], keys)
-                request.num_cached_blocks[0] = num_full
-        return new_blocks
+            until_full = (num_cached + 1) * size - num_computed - 1
+            if until_full <= 0 and (num_cached + 1) * size <= request.num_tokens:
+                self.pool.cache_full_block(table[num_cached], request.block_hashes.at(num_cached))
+                request.num_cached_blocks[0] = num_cached + 1
+                until_full += size
+            if until_full < quiet:
+                quiet = until_full
+        return new_blocks, quiet
 
     def quiet_tokens(self, request: Request) -> int:
         """Decode tokens that can be scheduled before this request may change the cache.

@@ -44,8 +44,9 @@ class DecodeCohort:
         self.num_returned = 0
         self.context_tokens = 0
         self.return_times = array("d")
-        self._wake_calendar: dict[int, list[Request]] = {}
-        self._finish_calendar: dict[int, list[Request]] = {}
+        # Dicts for their keys: a member that left and came back may be entered twice.
+        self._wake_calendar: dict[int, dict[Request, None]] = {}
+        self._finish_calendar: dict[int, dict[Request, None]] = {}
 
     def join(self, request: Request, ticks_to_wake: int, ticks_to_finish: int) -> None:
         """Take in a request whose next tokens are one a tick.
@@ -60,13 +61,17 @@ class DecodeCohort:
         request._cohort = self
         request._joined_tick = self.num_scheduled
         request._finish_tick = tick = self.num_scheduled + ticks_to_finish
-        self._finish_calendar.setdefault(tick, []).append(request)
+        self._finish_calendar.setdefault(tick, {})[request] = None
         self.wake_after(request, ticks_to_wake)
 
     def wake_after(self, request: Request, ticks: int) -> None:
         """Enter a member in the calendar of coming ticks."""
         request._wake_tick = tick = self.num_scheduled + ticks
-        self._wake_calendar.setdefault(tick, []).append(request)
+        entries = self._wake_calendar.get(tick)
+        if entries is None:
+            self._wake_calendar[tick] = {request: None}
+        else:
+            entries[request] = None
 
     def leave(self, request: Request) -> None:
         """Let a member go with its counts as they stand now."""
@@ -86,8 +91,13 @@ class DecodeCohort:
         return self.num_scheduled - max(self.num_returned, joined_tick)
 
     def due_next(self) -> list[Request]:
-        """Members that need attention before the next tick is scheduled. The entries stay."""
-        return self._valid(self._wake_calendar.get(self.num_scheduled + 1), "_wake_tick")
+        """Members that need attention before the next tick is scheduled.
+
+        An entry holds as long as its member has not left, or moved its date, since.
+        """
+        tick = self.num_scheduled + 1
+        entries = self._wake_calendar.get(tick, ())
+        return [r for r in entries if r._wake_tick == tick and r._cohort is self]
 
     def wakes_next(self) -> bool:
         """Whether a member may be due before the next tick is scheduled."""
@@ -108,22 +118,10 @@ class DecodeCohort:
         """Count one tick as returned at `now`; the members for which it was the last one."""
         self.num_returned = tick = self.num_returned + 1
         self.return_times.append(now)
-        finishing = self._finish_calendar.pop(tick, None)
-        return self._valid(finishing, "_finish_tick", tick) if finishing else []
+        entries = self._finish_calendar.pop(tick, ())
+        return [r for r in entries if r._finish_tick == tick and r._cohort is self]
 
     def return_quietly(self, now: float) -> None:
         """`return_tick` where `ends_next` has said no."""
         self.num_returned += 1
         self.return_times.append(now)
-
-    def _valid(self, entries: list[Request] | None, slot: str, tick: int = 0) -> list[Request]:
-        """Entries that still hold: members that left, or moved their date, leave stale ones."""
-        if not entries:
-            return []
-        tick = tick or self.num_scheduled + 1
-        if len(entries) == 1:
-            request = entries[0]
-            return entries if request._cohort is self and getattr(request, slot) == tick else []
-        # A member that left and came back may stand twice under one tick.
-        unique = dict.fromkeys(entries)
-        return [r for r in unique if r._cohort is self and getattr(r, slot) == tick]

@@ -118,17 +118,17 @@ class SchedulerState:
             Its new blocks (free ones must have been counted before); None if it has been scheduled
             to its end and has left the cohort.
         """
-        remaining = request.last_scheduled_token - request.num_computed_tokens
+        cohort = self.cohort
+        computed = request._num_computed_tokens + cohort.num_scheduled - request._joined_tick
+        remaining = request.last_scheduled_token - computed
         if remaining <= 0:
             self.leave_cohort(request)
             return None
-        cache = self.kv_cache_manager
-        blocks = cache.append_slot(request)
-        assert blocks is not None, "free blocks were counted before"
+        blocks, quiet = self.kv_cache_manager.append_slot(request, computed)
+        if quiet > remaining:
+            quiet = remaining
         # The coming tick is the first of the quiet ones, so the next look is after it at least.
-        quiet = cache.quiet_tokens(request)
-        quiet = max(quiet if quiet < remaining else remaining, 1)
-        self.cohort.wake_after(request, quiet + 1)
+        cohort.wake_after(request, quiet + 1 if quiet > 1 else 2)
         return blocks
 
     def forget_running(self, request: Request) -> None:
