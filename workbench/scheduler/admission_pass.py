@@ -77,6 +77,7 @@ class AdmissionPass:
         state.waiting.on_tokens(request, num_tokens, 0)
         state.skipped.discard(request)
         self._enter(request, batch, hit, num_computed, now)
+        batch.admitted.add(request)
         batch.rows[request] = num_tokens
         batch.token_budget -= num_tokens
         batch.prefill_admitted |= num_computed < request.num_tokens - 1

@@ -11,8 +11,8 @@ class Batch:
         output: The step's decisions, filled as they are taken.
         token_budget: Tokens that may still be scheduled.
         rows: Requests scheduled one by one, with their tokens; the cohort is not among them.
-        tick: The cohort's tick in this step, 0 while it is not scheduled.
-        cohort_size, cohort_context: Members and their computed tokens before that tick.
+        has_cohort: Whether the decode cohort takes part, with one token of each member.
+        admitted: Requests admitted in this step.
         preempted: Requests thrown out in this step.
         long_prefill_token_threshold: Most tokens of one request in this step, 0 for no limit.
         defer_prefills: Whether this step leaves prompt tokens out (prefill_schedule_interval).
@@ -22,9 +22,9 @@ class Batch:
     """
 
     __slots__ = (
-        "cohort_context",
-        "cohort_size",
+        "admitted",
         "defer_prefills",
+        "has_cohort",
         "long_prefill_token_threshold",
         "output",
         "preempted",
@@ -32,7 +32,6 @@ class Batch:
         "prefill_continued",
         "rows",
         "running_scheduled",
-        "tick",
         "token_budget",
     )
 
@@ -40,9 +39,8 @@ class Batch:
         self.output = output
         self.token_budget = token_budget
         self.rows: dict[Request, int] = {}
-        self.tick = 0
-        self.cohort_size = 0
-        self.cohort_context = 0
+        self.has_cohort = False
+        self.admitted: set[Request] = set()
         self.preempted: list[Request] = []
         self.long_prefill_token_threshold = 0
         self.defer_prefills = False

@@ -46,7 +46,8 @@ class StepBuilder:
     @property
     def num_scheduled_tokens(self) -> int:
         """Tokens scheduled so far."""
-        return sum(self._batch.rows.values()) + self._batch.cohort_size
+        cohort = self._state.cohort.size if self._batch.has_cohort else 0
+        return sum(self._batch.rows.values()) + cohort
 
     @property
     def num_running(self) -> int:

@@ -51,10 +51,13 @@ class BatchPolicy(ABC):
         repeats_decodes: After a step of nothing but decodes, as long as nobody arrives or ends,
             every further step is the same. A simulator may then run such steps in a row without
             asking (see DecodeAhead). Leave it False if in doubt: it costs time only.
+        decodes_first: Every step schedules all running decodes before it admits anybody. Leave it
+            False if in doubt: it costs time only, under asynchronous scheduling.
     """
 
     whole_prompts = False
     repeats_decodes = False
+    decodes_first = False
 
     @abstractmethod
     def form_batch(self, batch: BatchBuilder) -> None:
@@ -68,6 +71,7 @@ class UnifiedBatching(BatchPolicy):
     """
 
     repeats_decodes = True
+    decodes_first = True
 
     def form_batch(self, batch: BatchBuilder) -> None:
         batch.continue_running()
@@ -103,6 +107,7 @@ class SarathiBatching(BatchPolicy):
     """
 
     repeats_decodes = True
+    decodes_first = True
 
     def __init__(self, chunk_size: int = 512) -> None:
         if chunk_size < 1:

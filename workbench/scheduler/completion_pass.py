@@ -36,29 +36,32 @@ class CompletionPass:
     def run(self, batch: Batch) -> None:
         """Count the step's tokens as computed, describe its shape and put it in flight."""
         state, output = self._state, batch.output
-        shape = output.shape
-        shape.num_decodes = batch.cohort_size
-        shape.decode_context = batch.cohort_context + batch.cohort_size
-        shape.num_samples = batch.cohort_size
+        shape, cohort = output.shape, state.cohort
+        num_rows = len(batch.rows)
+        tick = 0
+        if batch.has_cohort and cohort.size:
+            tick = cohort.schedule_tick()
+            shape.num_decodes = shape.num_samples = cohort.size
+            shape.decode_context = cohort.context_tokens
+            num_rows += cohort.size
         if batch.preempted or output.swap_in:
             shape.num_swap_blocks = sum(len(c.device_blocks) for c in output.swap_out) + sum(
                 len(c.device_blocks) for c in output.swap_in
             )
-        step = InFlightStep(output, batch.tick, batch.rows)
+        step = InFlightStep(output, tick, batch.rows)
         for request, num_tokens in batch.rows.items():
             self._advance(request, num_tokens, step)
-        if batch.rows and state.cohort.size:
+        if batch.rows and cohort.size:
             state.others = [r for r in state.others if r._cohort is None]
         output.total_num_scheduled_tokens = shape.num_tokens
-        num_rows = batch.cohort_size + len(batch.rows)
-        output._rows = self._rows_of(batch, num_rows)
+        output._rows = self._rows_of(batch, num_rows, tick)
         output.num_running = len(state.running)
         output.num_waiting = len(state.waiting)
         output.num_used_blocks = self._state.kv_cache_manager.num_used_blocks
         state.in_flight.append(step)
         self._count_step(batch, num_rows)
 
-    def _rows_of(self, batch: Batch, num_rows: int) -> BatchRows:
+    def _rows_of(self, batch: Batch, num_rows: int, tick: int) -> BatchRows:
         """The step's rows; those of the step before, where nothing has changed since."""
         state = self._state
         is_plain = not batch.rows and num_rows == len(state.running)
@@ -67,9 +70,10 @@ class CompletionPass:
         if num_rows == len(state.running):
             requests = state.running.copy()
         else:
-            tick = batch.tick
             requests = [
-                r for r in state.running if r in batch.rows or (tick and r._cohort is not None)
+                r
+                for r in state.running
+                if r in batch.rows or (r._cohort is not None and r._joined_tick < tick)
             ]
         rows = BatchRows(requests, batch.rows)
         if is_plain:

@@ -33,14 +33,19 @@ class RunningPass:
             prefills: Whether the others do.
         """
         state = self._state
-        if decodes and state.cohort.size:
+        if decodes and state.cohort.size and not batch.has_cohort:
             due = state.cohort.due_next()
-            others = [r for r in state.others if prefills or not r.is_prefill_chunk]
+            others = [
+                r
+                for r in state.others
+                if r not in batch.rows and (prefills or not r.is_prefill_chunk)
+            ]
             if self._cohort_fits(batch, due, others):
                 self._visit_with_cohort(batch, due, others)
                 return
             state.dissolve_cohort()
-        for request in list(state.running if decodes else state.others):
+        # Whoever is in the cohort now either has its token or takes no part.
+        for request in list(state.others):
             if batch.token_budget <= 0:
                 break
             wanted = prefills if request.is_prefill_chunk else decodes
@@ -60,7 +65,7 @@ class RunningPass:
             wanted = self._num_wanted_tokens(request, batch)
             if wanted > budget:
                 # To get fewer tokens than wanted is right only if no member comes after it.
-                if state.running[i - len(others)] is not request:
+                if batch.rows or state.running[i - len(others)] is not request:
                     return False
                 wanted = budget
             budget -= wanted
@@ -79,9 +84,7 @@ class RunningPass:
             else:
                 self._visit_member(request, batch)
         if cohort.size:
-            batch.cohort_size = cohort.size
-            batch.cohort_context = cohort.context_tokens
-            batch.tick = cohort.schedule_tick()
+            batch.has_cohort = True
             batch.running_scheduled = True
 
     def _visit_member(self, request: Request, batch: Batch) -> None:
@@ -119,7 +122,11 @@ class RunningPass:
             blocks = state.kv_cache_manager.allocate_slots(request, num_tokens)
             if blocks is not None:
                 break
-            victim = self._victim_policy.select(state.running, request)
+            # Nobody is admitted and thrown out in one step.
+            candidates = state.running
+            if batch.admitted:
+                candidates = [r for r in candidates if r not in batch.admitted]
+            victim = self._victim_policy.select(candidates, request)
             self._preempt(victim, batch)
             if victim is request:
                 return
@@ -147,12 +154,8 @@ class RunningPass:
     def _preempt(self, victim: Request, batch: Batch) -> None:
         state = self._state
         state.running.remove(victim)
-        if batch.tick and victim._cohort is not None:
-            # Its token of this step's tick was scheduled before and is now taken back.
+        if batch.has_cohort and victim._cohort is not None:
             batch.token_budget += 1
-            batch.cohort_size -= 1
-            batch.cohort_context -= victim.num_computed_tokens - 1
-            victim._in_flight_tokens -= 1
         batch.unschedule(victim)
         batch.preempted.append(victim)
         state.preempt(victim, batch.output)

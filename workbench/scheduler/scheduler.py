@@ -83,10 +83,12 @@ class Scheduler:
             self.kv_cache_manager,
             HostCache(num_host_blocks) if swaps else None,
             queue,
-            # Results one step late need placeholders; deeper pipelines leave gaps between decodes.
             use_cohort=use_cohort
             and not config.num_speculative_tokens
-            and depth == (2 if config.async_scheduling else 1),
+            # Results one step late need placeholders; deeper pipelines leave gaps between decodes.
+            and depth == (2 if config.async_scheduling else 1)
+            # Late results fill blocks between two decodes, where an admission could find them.
+            and (not config.async_scheduling or self._batch_policy.decodes_first),
         )
         self._queue_counts_service = type(queue).on_tokens is not RequestQueue.on_tokens
         victim_policy.bind(self.kv_cache_manager)
@@ -358,11 +360,10 @@ def _report_service(state: SchedulerState, batch: Batch) -> None:
 
     Admissions were told at once: the next one of the same step must count them.
     """
-    waiting = state.waiting
-    admitted = {new.request_id for new in batch.output.scheduled_new_reqs}
     for request in state.running:
-        num_tokens = batch.rows.get(request, 1 if batch.tick else 0)
-        if num_tokens and request.request_id not in admitted:
+        ticks = 1 if batch.has_cohort and request._cohort is not None else 0
+        num_tokens = batch.rows.get(request, ticks)
+        if num_tokens and request not in batch.admitted:
             is_prompt = request.is_prefill_chunk
             prompt, output = (num_tokens, 0) if is_prompt else (0, num_tokens)
-            waiting.on_tokens(request, prompt, output)
+            state.waiting.on_tokens(request, prompt, output)
