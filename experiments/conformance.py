@@ -288,10 +288,16 @@ def level_reached(path: Path) -> tuple[int, Difference | None]:
     if not isinstance(scenario, dict) or scenario.get("format") != FORMAT:
         raise WorkbenchError(f"{path}: format must be {FORMAT!r}")
     first: dict[int, Difference] = {}
-    for difference in Replay(scenario).differences():
-        first.setdefault(difference.level, difference)
-        if difference.level == 1:
-            break
+    try:
+        for difference in Replay(scenario).differences():
+            first.setdefault(difference.level, difference)
+            if difference.level == 1:
+                break
+    except (KeyError, TypeError, IndexError) as error:
+        kind = type(error).__name__
+        raise WorkbenchError(
+            f"{path}: not a whole {FORMAT} scenario ({kind}: {error}); record it again"
+        ) from error
     lowest = min(first, default=4)
     return lowest - 1, first.get(lowest)
 

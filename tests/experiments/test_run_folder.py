@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.run_folder import CHARTS, FILES, RunFolder, fingerprint, run_folders, write_json
@@ -14,6 +14,7 @@ plain = st.recursive(
 )
 
 
+@settings(max_examples=30)
 @given(st.dictionaries(st.text(), plain))
 def test_fingerprint_ignores_the_order_of_keys(config: dict[str, object]) -> None:
     assert fingerprint(config) == fingerprint(dict(reversed(list(config.items()))))

@@ -1,13 +1,18 @@
 """Invariants of scheduler and KV cache over random worlds, with all policies."""
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.workbench.random_world import World, run, worlds
 from workbench.outputs import SchedulerOutput
 from workbench.scheduler.scheduler import Scheduler
 
 SETTINGS = settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+    max_examples=120,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=True,
+    # A world shrinks for minutes; the one that was found says enough.
+    phases=[Phase.explicit, Phase.generate],
 )
 
 
@@ -66,7 +71,7 @@ def test_the_decode_cohort_changes_no_decision(world: World) -> None:
     assert len(with_cohort.outputs) == len(one_by_one.outputs)
 
 
-@settings(SETTINGS, max_examples=40)
+@settings(SETTINGS, max_examples=20)
 @given(worlds())
 def test_same_world_same_run(world: World) -> None:
     assert run(world) == run(world)
