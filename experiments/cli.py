@@ -32,6 +32,8 @@ USAGE = 2
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand. Returns the exit status: 0 done, 1 failed, 2 wrong usage."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: a user's own policies lie there
     argv = list(sys.argv[1:] if arguments is None else arguments)
     if argv and argv[0] in FORWARDED:  # these have a parser of their own
         return _guarded(lambda: FORWARDED[argv[0]][0](argv[1:]))

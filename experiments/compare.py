@@ -113,7 +113,7 @@ def _varying(overrides: Sequence[Mapping[str, str]]) -> list[str]:
 def _frame(rows: list[dict[str, Any]], varying: Sequence[str]) -> pd.DataFrame:
     """Frame of rows with their overrides as columns, after run and label."""
     flat = []
-    for row in rows:
+    for row in sorted(rows, key=lambda row: _order(row["_overrides"], varying)):
         given = row.pop("_overrides")
         head = {"run": row.pop("run"), "label": _label(given, varying)}
         flat.append(head | {k: _number(v) for k, v in given.items()} | row)
@@ -124,6 +124,12 @@ def _frame(rows: list[dict[str, Any]], varying: Sequence[str]) -> pd.DataFrame:
     frame.loc[same, "label"] = frame["label"][same] + " #" + frame["run"][same]
     frame["label"] = frame["label"].str.strip()
     return frame
+
+
+def _order(overrides: Mapping[str, str], varying: Sequence[str]) -> list[tuple[int, float, str]]:
+    """Sorting key of a run: what varies, key by key; numbers by their size, then words."""
+    values = [_number(overrides.get(key, "")) for key in varying]
+    return [(1, 0.0, v) if isinstance(v, str) else (0, float(v), "") for v in values]
 
 
 def _label(overrides: Mapping[str, str], varying: Sequence[str]) -> str:
