@@ -1,5 +1,6 @@
 """One step after the other, or several in flight; requests come, go and are refused."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
@@ -8,7 +9,8 @@ from workbench.config import CacheConfig, SchedulerConfig
 from workbench.engine_core import EngineCore, PipelinedEngineCore
 from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput, SchedulerOutput
 from workbench.request import Request, RequestStatus
-from workbench.scheduler.request_queue import PriorityQueue
+from workbench.scheduler.preemption import VictimPolicy
+from workbench.scheduler.request_queue import KeyedQueue
 from workbench.scheduler.scheduler import Scheduler
 
 
@@ -32,13 +34,13 @@ class World:
     def __init__(self, depth: int = 1, num_blocks: int = 100, **settings: Any) -> None:
         self.now = 0.0
         self.executor = Executor()
-        queue = settings.pop("queue", None)
+        policies = {n: settings.pop(n) for n in ("queue", "victim_policy") if n in settings}
         limits: dict[str, Any] = {"max_model_len": 64, "max_num_batched_tokens": 64}
         self.scheduler = Scheduler(
             SchedulerConfig(**limits | settings),
             CacheConfig(block_size=4),
             num_blocks,
-            queue=queue,
+            **policies,
             max_concurrent_batches=depth,
         )
         self.core = EngineCore(self.scheduler, self.executor, self.clock)
@@ -186,18 +188,41 @@ def test_an_aborted_request_may_come_again_under_its_name() -> None:
     assert first.num_output_tokens == 0
 
 
+class SmallFirst(KeyedQueue):
+    """The request with fewer tokens goes first, even before one that was thrown out."""
+
+    def key(self, request: Request) -> tuple[Any, ...]:
+        return (request.num_tokens,)
+
+
+class Smallest(VictimPolicy):
+    """The request with fewer tokens gives way."""
+
+    def select(self, running: Sequence[Request], for_request: Request) -> Request:
+        return min(running, key=lambda request: request.num_tokens)
+
+
 @pytest.mark.parametrize("depth", [1, 2, 3])
-def test_one_who_outgrows_the_cache_ends_even_if_it_is_not_next_in_the_queue(depth: int) -> None:
-    # A queue may put somebody else before a request that comes back from a preemption.
-    world = World(depth, num_blocks=5, async_scheduling=depth == 2, queue=PriorityQueue())
-    outgrows = Request("a", 14, 40, priority=1)
-    world.core.add_request(outgrows)
-    finished = [r for _ in range(4) for r in world.step().finished]
-    other = Request("b", 5, 30, priority=0)
-    world.core.add_request(other)
-    for _ in range(200):
+def test_one_who_outgrows_the_cache_ends_even_if_the_queue_prefers_another(depth: int) -> None:
+    # Else the other one is admitted beside it and thrown out for it, for ever.
+    world = World(
+        depth,
+        num_blocks=10,
+        async_scheduling=depth == 2,
+        queue=SmallFirst(),
+        victim_policy=Smallest(),
+        long_prefill_token_threshold=7,
+        scheduler_reserve_full_isl=False,
+    )
+    world.core.add_request(Request("outgrows", 35, 20))
+    world.core.add_request(Request("fits", 26, 5))
+    finished: list[Request] = []
+    for _ in range(300):
         if not world.core.has_work:
             break
         finished += world.step().finished
-    assert {r.request_id: r.finish_reason for r in finished} == {"a": "error", "b": "error"}
+    assert {r.request_id: r.finish_reason for r in finished} == {
+        "outgrows": "error",
+        "fits": "length",
+    }
     assert not world.core.has_work
