@@ -71,11 +71,12 @@ class MostBlocks(VictimPolicy):
 
     Frees the most memory at once, so the fewest requests are disturbed; useful where swapping makes
     a victim's work cheap to keep, or where a few long contexts crowd out many short ones. Blocks
-    shared with others count too, though preempting one holder does not free them.
+    shared with others count too, though preempting one holder does not free them. The request
+    admitted first is spared, or two that outgrow each other would throw each other out for ever.
     """
 
     def select(self, running: Sequence[Request], for_request: Request) -> Request:
-        return max(reversed(running), key=_num_blocks)
+        return max(reversed(running[1:] or running), key=_num_blocks)
 
 
 def _num_blocks(request: Request) -> int:

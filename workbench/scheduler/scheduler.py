@@ -184,6 +184,11 @@ class Scheduler:
             scheduler_output: A step, just scheduled, that has no tokens.
         """
         state = self._state
+        for request_id in scheduler_output.preempted_req_ids:
+            # The queue may put another one first, which would then be admitted instead, for ever.
+            request = state.requests.get(request_id)
+            if request and not self.kv_cache_manager.fits_alone(request, request.num_tokens):
+                state.fail(request)
         if state.running or not len(state.waiting):
             return
         request = state.waiting.peek()

@@ -36,7 +36,7 @@ def make_running(rows: list[tuple[int, int, int]]) -> list[Request]:
 
 @pytest.mark.parametrize(
     ("policy", "expected"),
-    [(LastAdmitted, "r3"), (LowestPriority, "r1"), (LeastProgress, "r2"), (MostBlocks, "r0")],
+    [(LastAdmitted, "r3"), (LowestPriority, "r1"), (LeastProgress, "r2"), (MostBlocks, "r1")],
 )
 def test_each_policy_takes_its_own_victim(policy: type[VictimPolicy], expected: str) -> None:
     running = make_running([(0, 90, 9), (5, 70, 7), (0, 10, 1), (0, 50, 5)])

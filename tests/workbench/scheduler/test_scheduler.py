@@ -436,15 +436,23 @@ def test_an_answer_in_flight_at_a_preemption_is_delivered_once() -> None:
     assert [len(r.token_times) for r in requests] == [12, 12, 12]
 
 
-def test_most_blocks_makes_progress() -> None:
-    # Two that grow into each other must not throw each other out for ever.
+@pytest.mark.parametrize("queue", [FCFSQueue, PriorityQueue])
+@pytest.mark.parametrize(
+    ("num_blocks", "lengths"),
+    [(9, [(18, 11), (16, 17)]), (12, [(22, 20), (20, 11), (23, 16)]), (8, [(12, 20)] * 4)],
+)
+def test_requests_that_grow_into_each_other_do_not_throw_each_other_out_for_ever(
+    queue: type[RequestQueue], num_blocks: int, lengths: list[tuple[int, int]]
+) -> None:
     scheduler = make_scheduler(
-        num_blocks=8,
+        num_blocks=num_blocks,
+        queue=queue(),
         victim_policy=MostBlocks(),
         scheduler_reserve_full_isl=False,
+        long_prefill_token_threshold=7,
         cache={"enable_prefix_caching": False},
     )
-    requests = [Request(str(i), 12, 20) for i in range(4)]
+    requests = [Request(str(i), *length) for i, length in enumerate(lengths)]
     add(scheduler, *requests)
     run(scheduler)
-    assert all(r.num_output_tokens == 20 for r in requests)
+    assert [r.num_output_tokens for r in requests] == [num_output for _, num_output in lengths]
