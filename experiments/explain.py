@@ -47,7 +47,7 @@ def explain(error: BaseException, overrides: Sequence[str] = (), keys: Iterable[
 
 def is_expected(error: BaseException) -> bool:
     """Whether the user can cure this error; anything else is a defect of the program."""
-    kinds = (WorkbenchError, HydraException, OmegaConfBaseException)
+    kinds = (WorkbenchError, HydraException, OmegaConfBaseException, OSError)
     return any(isinstance(link, kinds) for link in _chain(error))
 
 

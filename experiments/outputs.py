@@ -43,7 +43,6 @@ def write_outputs(
         requests,
         result.steps,
         slo,
-        duration_s=result.duration_s,
         num_kv_blocks=num_kv_blocks,
         counters=result.counters,
     )

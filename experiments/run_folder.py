@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench.errors import ConfigError
+
 DONE = "DONE"
 FAILED = "FAILED"
 ERROR = "error.txt"
@@ -68,6 +70,13 @@ class RunFolder:
     def start(self) -> None:
         """Makes the folder and removes whatever an earlier run left in it, markers first."""
         self.path.mkdir(parents=True, exist_ok=True)
+        ours = (DONE, FAILED, PROVENANCE, SUMMARY, ERROR)
+        theirs = [name for name in (*FILES, CHARTS) if (self.path / name).exists()]
+        if theirs and not any((self.path / name).exists() for name in ours):
+            raise ConfigError(
+                f"hydra.run.dir={self.path} holds {theirs[0]!r} but no run of this program, and a "
+                "run would overwrite it: name a new or an empty folder"
+            )
         for name in FILES:
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / CHARTS, ignore_errors=True)

@@ -3,6 +3,7 @@
 It keeps the log of steps. It knows no request; what a step holds it reads from the decisions.
 """
 
+import math
 from typing import Any
 
 import simpy
@@ -10,6 +11,7 @@ import simpy
 from simulator.cost_models.base import CostModel
 from simulator.environment import SimulationEnvironment
 from simulator.token_source import TokenSource
+from workbench.errors import CostModelError
 from workbench.metrics import StepLog
 from workbench.outputs import ModelRunnerOutput, SchedulerOutput
 from workbench.scheduler.scheduler import Scheduler
@@ -62,6 +64,11 @@ class SimulatedExecutor:
         self._answer_at = start
         if num_tokens:
             duration = self._step_time(output.shape)
+            if not 0.0 <= duration < math.inf:
+                raise CostModelError(
+                    f"{type(self._cost_model).__name__} prices a step of {num_tokens} tokens at "
+                    f"{duration} s: it must be a finite number of at least 0; check its settings"
+                )
             if self._overlaps_host:
                 host = self._cost_model.host_time(output.shape)
                 duration -= host

@@ -132,6 +132,11 @@ class Simulation:
         self._replica_of: dict[Request, int] = {}
         self._num_arrived = 0
         self._progress: Callable[[int, int, float], None] | None = None
+        if scheduler_config.async_scheduling and pipeline_parallel_size > 1:
+            raise ConfigError(
+                f"async_scheduling=true is not modelled with pipeline_parallel_size="
+                f"{pipeline_parallel_size}: set one of them to its default"
+            )
         cluster = cluster_config or ClusterConfig()
         self._cost_models = list(cost_model) if isinstance(cost_model, Sequence) else [cost_model]
         if len(self._cost_models) not in (1, cluster.replicas):

@@ -3,6 +3,7 @@
 One dataclass is one Hydra group and one constructor argument. The defaults live here only.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +139,7 @@ def at_least(config: Any, minimum: float, *names: str) -> None:
     """Refuse a field below its minimum; None passes."""
     for name in names:
         value = getattr(config, name)
-        if value is not None and value < minimum:
+        if value is not None and not minimum <= value < math.inf:
             raise ConfigError(f"{name}={value} must be at least {minimum}")
 
 

@@ -167,7 +167,8 @@ def test_tokens_in_are_tokens_out(world: dict[str, Any]) -> None:
     needed = sum(r.prompt_tokens + r.output_tokens - 1 - r.cached_tokens for r in records)
     if not sum(steps.preempted):
         assert computed == needed
-        assert sum(steps.decode_tokens) == sum(r.output_tokens for r in records)
+        # A prompt's last token belongs to the prompt, though it gives the first of the answer.
+        assert sum(steps.decode_tokens) == sum(r.output_tokens - 1 for r in records)
         assert result.counters["prefix_hit_tokens"] == sum(r.cached_tokens for r in records)
         assert result.counters["prefix_queries_tokens"] == (
             sum(r.prompt_tokens for r in records) if simulation_caches(world) else 0
@@ -236,8 +237,8 @@ def test_one_request_takes_a_prefill_step_and_a_step_a_token() -> None:
     assert record.token_times_s.tolist() == [2.0, 2.25, 2.5, 2.75]
     assert (record.first_scheduled_s, record.finish_s) == (1.5, 2.75)
     assert result.steps.scheduled_tokens == [512, 188, 1, 1, 1]
-    assert result.steps.prefill_tokens == [512, 187, 0, 0, 0]
-    assert result.steps.decode_tokens == [0, 1, 1, 1, 1]
+    assert result.steps.prefill_tokens == [512, 188, 0, 0, 0]
+    assert result.steps.decode_tokens == [0, 0, 1, 1, 1]
     assert result.steps.kv_blocks_used == [32, 44, 44, 44, 44]
     assert result.duration_s == 2.75
 

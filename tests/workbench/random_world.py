@@ -112,7 +112,7 @@ def worlds(draw: st.DrawFn, vllm_only: bool = False) -> World:
     batch_policy = "unified" if vllm_only else draw(st.sampled_from(sorted(BATCH_POLICIES)))
     whole = BATCH_POLICIES[batch_policy]().whole_prompts
     max_model_len = draw(st.integers(20, 90))
-    chunked = draw(st.booleans())
+    chunked = batch_policy == "sarathi" or draw(st.booleans())
     low = max_model_len if whole or not chunked else 4
     budget = draw(st.integers(low, low + 80))
     swap = draw(st.booleans()) and draw(st.booleans())

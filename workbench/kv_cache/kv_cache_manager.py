@@ -43,8 +43,8 @@ class KVCacheManager:
 
     Attributes:
         pool: The blocks.
-        num_queried_tokens, num_hit_tokens: Tokens of admitted requests that were looked up in the
-            prefix cache, and found.
+        num_queried_tokens, num_hit_tokens: Tokens of requests that were looked up in the prefix
+            cache at their first admission, and found.
     """
 
     def __init__(
@@ -221,8 +221,9 @@ class KVCacheManager:
         """Count an admission's look-up in the prefix cache."""
         if not self.enable_caching or request.block_hashes is None:
             return
-        self.num_queried_tokens += request.num_tokens
-        self.num_hit_tokens += hit.num_tokens
+        if request.num_preemptions == 0:  # one that comes back finds its own blocks
+            self.num_queried_tokens += request.num_tokens
+            self.num_hit_tokens += hit.num_tokens
         if self._eviction_counts_use:
             keys = request.block_hashes.get(0, (request.num_tokens - 1) // self.block_size)
             if request.num_preemptions == 0:

@@ -57,7 +57,7 @@ class StepLog:
 
     ``running``, ``waiting`` and ``kv_blocks_used`` are the state during the step; ``preempted``
     counts the preemptions decided in it. ``scheduled_tokens`` is all tokens computed,
-    of which ``prefill_tokens`` belong to prompts (recomputed ones included) and
+    of which ``prefill_tokens`` belong to prompts (recomputed tokens included) and
     ``decode_tokens`` to answers.
     """
 

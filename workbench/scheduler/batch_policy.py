@@ -48,6 +48,7 @@ class BatchPolicy(ABC):
 
     Attributes:
         whole_prompts: The policy never splits a prompt, so the budget must hold the longest one.
+        splits_prompts: The policy cannot do without splitting prompts.
         repeats_decodes: After a step of nothing but decodes, as long as nobody arrives or ends,
             every further step is the same. A simulator may then run such steps in a row without
             asking (see DecodeAhead). Leave it False if in doubt: it costs time only.
@@ -56,6 +57,7 @@ class BatchPolicy(ABC):
     """
 
     whole_prompts = False
+    splits_prompts = False
     repeats_decodes = False
     decodes_first = False
 
@@ -106,6 +108,7 @@ class SarathiBatching(BatchPolicy):
         chunk_size: Tokens of a step, decodes included.
     """
 
+    splits_prompts = True
     repeats_decodes = True
     decodes_first = True
 

@@ -95,8 +95,9 @@ class CompletionPass:
         request._num_computed_tokens = computed
         request._in_flight_tokens += num_tokens
         request.is_prefill_chunk = computed < promised
-        num_generated = len(drafts) + (computed - len(drafts) >= promised)
-        output.num_prefill_tokens += num_tokens - min(num_generated, num_tokens)
+        num_known = num_tokens - len(drafts)
+        if num_known > 1 or computed - num_tokens < request.num_prompt_tokens:
+            output.num_prefill_tokens += num_known
         if request.is_prefill_chunk:
             step.silent.add(request)
             return

@@ -27,6 +27,8 @@ from workbench.scheduler.running_pass import RunningPass
 from workbench.scheduler.state import SchedulerState
 from workbench.step_profile import StepShape
 
+MAX_IDLE_STEPS = 64
+
 
 class Scheduler:
     """Decides every step which requests run, with how many tokens and in which blocks.
@@ -105,6 +107,8 @@ class Scheduler:
         )
         self._num_steps = 0
         self._num_arrivals = 0
+        self._num_idle_steps = 0
+        self._has_tried_to_admit = False
         self._prefill_capacity_bound = False
 
     @property
@@ -178,10 +182,13 @@ class Scheduler:
         return None
 
     def end_stuck_request(self, scheduler_output: SchedulerOutput) -> None:
-        """End the next request as an error if it has outgrown the whole KV cache.
+        """End a request as an error if it has outgrown the whole KV cache.
 
         Args:
             scheduler_output: A step, just scheduled, that has no tokens.
+
+        Raises:
+            SchedulerError: Nothing has been scheduled for many steps, though somebody could run.
         """
         state = self._state
         for request_id in scheduler_output.preempted_req_ids:
@@ -189,14 +196,26 @@ class Scheduler:
             request = state.requests.get(request_id)
             if request and not self.kv_cache_manager.fits_alone(request, request.num_tokens):
                 state.fail(request)
-        if state.running or not len(state.waiting):
+        if any(step.output.total_num_scheduled_tokens for step in state.in_flight):
             return
-        request = state.waiting.peek()
-        in_flight = any(step.output.total_num_scheduled_tokens for step in state.in_flight)
-        # Where the whole machine is idle, a request that was not admitted never will be.
-        idle = not in_flight and not scheduler_output.preempted_req_ids
-        if idle or not self.kv_cache_manager.fits_alone(request, request.num_tokens):
-            state.fail(request)
+        if not state.running and len(state.waiting):
+            request = state.waiting.peek()
+            if not self.kv_cache_manager.fits_alone(request, request.num_tokens):
+                state.fail(request)
+                return
+        if state.requests and not scheduler_output.preempted_req_ids:
+            self._num_idle_steps += 1
+            if self._num_idle_steps > MAX_IDLE_STEPS:
+                if not state.running and self._has_tried_to_admit:
+                    # The whole machine is idle and still it does not get in: it never will.
+                    state.fail(state.waiting.peek())
+                    self._num_idle_steps = 0
+                    return
+                raise SchedulerError(
+                    f"{type(self._batch_policy).__name__} scheduled nothing in {MAX_IDLE_STEPS} "
+                    f"steps while {len(state.running)} requests run and {len(state.waiting)} wait: "
+                    "a batch policy must let somebody go on"
+                )
 
     def abort_requests(self, request_ids: Iterable[str]) -> list[Request]:
         """End requests at once, wherever they are; unknown and finished ids are passed over."""
@@ -233,6 +252,9 @@ class Scheduler:
         if self._queue_counts_service:
             _report_service(state, batch)
         self._completion_pass.run(batch)
+        if output.total_num_scheduled_tokens:
+            self._num_idle_steps = 0
+            self._has_tried_to_admit = False
         output.finished_req_ids = state.finished_req_ids
         state.finished_req_ids = []
         return output
@@ -295,7 +317,7 @@ class Scheduler:
             return  # the device keeps its drafts; placeholders stand for them
         for request_id, token_ids in model_output.draft_token_ids.items():
             request = self._state.requests.get(request_id)
-            if request is not None:
+            if request is not None and request.status is RequestStatus.RUNNING:
                 request.spec_token_ids = [] if request.is_prefill_chunk else token_ids
 
     def _set_prefill_limits(self, batch: Batch) -> None:
@@ -314,6 +336,7 @@ class Scheduler:
     def _admit(self, batch: Batch, now: float, whole_prompts: bool) -> None:
         state = self._state
         if len(state.waiting):
+            self._has_tried_to_admit = True
             self._admission_pass.run(batch, now, whole_prompts)
         if not batch.defer_prefills:
             self._prefill_capacity_bound = len(state.waiting) > len(state.skipped)
@@ -349,7 +372,13 @@ def _check(
         raise ConfigError(
             f"max_num_batched_tokens={config.max_num_batched_tokens} is below "
             f"max_model_len={max_model_len}, but prompts are not chunked: raise the budget, lower "
-            "max_model_len, or set enable_chunked_prefill=true with a batch policy that chunks"
+            "max_model_len (scheduler=whole_prompts sets both), or chunk prompts "
+            "(enable_chunked_prefill=true, batch_policy=unified)"
+        )
+    if batch_policy.splits_prompts and not config.enable_chunked_prefill:
+        raise ConfigError(
+            f"enable_chunked_prefill=false contradicts {type(batch_policy).__name__}, which splits "
+            "prompts: set it to true, or choose another batch policy"
         )
     has_window = cache_config.sliding_window is not None or cache_config.hybrid_window is not None
     if has_window and config.preemption_mode == "swap":

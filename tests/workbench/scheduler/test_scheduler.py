@@ -78,7 +78,7 @@ def test_an_output_tells_new_requests_once_and_new_blocks_as_they_come() -> None
     assert not any(output.scheduled_new_reqs for output in outputs[1:])
     assert [o.new_block_ids.get("a") for o in outputs[1:]] == [None, [[3]], None, None, None, [[4]]]
     assert [o.step for o in outputs] == list(range(7))
-    assert [o.num_prefill_tokens for o in outputs] == [6, 0, 0, 0, 0, 0, 0]
+    assert [o.num_prefill_tokens for o in outputs] == [7, 0, 0, 0, 0, 0, 0]
     assert outputs[1].shape.num_decodes == 1
     assert outputs[1].shape.decode_context == 8
     assert outputs[0].shape.prefills == [(7, 0)]
