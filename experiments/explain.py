@@ -14,6 +14,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
     ValidationError,
 )
+from yaml import YAMLError
 
 from experiments.schema import group_options
 from workbench.errors import WorkbenchError
@@ -47,7 +48,7 @@ def explain(error: BaseException, overrides: Sequence[str] = (), keys: Iterable[
 
 def is_expected(error: BaseException) -> bool:
     """Whether the user can cure this error; anything else is a defect of the program."""
-    kinds = (WorkbenchError, HydraException, OmegaConfBaseException, OSError)
+    kinds = (WorkbenchError, HydraException, OmegaConfBaseException, OSError, YAMLError)
     return any(isinstance(link, kinds) for link in _chain(error))
 
 

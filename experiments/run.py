@@ -14,16 +14,19 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from experiments.explain import explain, is_expected
 from experiments.instantiate import parameter_names
 from experiments.job import task
 from experiments.schema import CONF_DIR, group_options, register_schemas
 from experiments.sweep import register_resolvers
+from workbench.errors import ConfigError
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 USAGE = 2
 INTERRUPTED = 130
+MAY_BE_EMPTY = ("experiment", "variant")
 HYDRA_SETTINGS = (
     "hydra.run.dir",
     "hydra.sweep.dir",
@@ -42,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare()
     full_error = os.environ.get(FULL_ERROR) == "1"
     try:
+        _refuse_empty_groups(argv)
         with _as_program_arguments(argv), _errors_raised():
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(task)()
     except SystemExit as end:
@@ -56,6 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {explain(error, overrides, setting_names(overrides))}", file=sys.stderr)
         return USAGE
     return 0
+
+
+def _refuse_empty_groups(argv: Sequence[str]) -> None:
+    options = group_options()
+    for argument in argv:
+        group, _, value = argument.partition("=")
+        if value == "null" and group in options and group not in MAY_BE_EMPTY:
+            names = ", ".join(options[group])
+            raise ConfigError(f"{group}=null: a run needs one of the group; choose {names}")
 
 
 def prepare() -> None:
@@ -80,8 +93,11 @@ def setting_names(overrides: Sequence[str] = ()) -> list[str]:
     choices = [o for o in overrides if o.partition("=")[0] in groups]
     try:
         config = compose_config(choices)
-    except (HydraException, OmegaConfBaseException):
-        config = compose_config()
+    except (HydraException, OmegaConfBaseException, ValueError, YAMLError):  # a null group, a file
+        try:
+            config = compose_config()
+        except (HydraException, OmegaConfBaseException, YAMLError):
+            return [*groups, *HYDRA_SETTINGS]  # what is broken lies in a file
     return [*_names(config, ""), *groups, *HYDRA_SETTINGS]
 
 

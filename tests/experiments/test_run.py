@@ -213,3 +213,13 @@ def test_the_queue_that_is_chosen_is_the_queue_that_is_used(tmp_path: Path) -> N
         q: RunFolder(tmp_path / q).summary()["queue_s_mean"] for q in ("fcfs", "shortest_job_first")
     }
     assert mean["shortest_job_first"] < 0.9 * mean["fcfs"]
+
+
+@pytest.mark.parametrize("group", ["queue", "workload", "model"])
+def test_a_group_without_an_option_is_refused_in_one_line(
+    group: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"{group}=null"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {group}=null: a run needs one of the group; choose ")
+    assert error.count("\n") == 1
