@@ -59,6 +59,9 @@ def task(config: DictConfig) -> None:
         if unserved := summary.get("ignored"):
             requests = "1 request was" if unserved == 1 else f"{unserved} requests were"
             print(f"{requests} not served: {folder.path / IGNORED} says why")
+        if failed := summary.get("error"):
+            requests = "1 request" if failed == 1 else f"{failed} requests"
+            print(f"{requests} ended as errors: they outgrew the KV cache, which needs more blocks")
         print(f"Everything is in {folder.path}", flush=True)
 
 

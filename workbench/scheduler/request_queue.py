@@ -19,13 +19,7 @@ class RequestQueue(ABC):
 
     A request waits in a queue at most once. `peek` and `pop` of an empty queue, and `remove` of a
     request that does not wait, raise LookupError.
-
-    Attributes:
-        orders_running: The order is meant for the running requests too: a scheduler may sort its
-            batch by `key`. None of vLLM's policies does.
     """
-
-    orders_running: bool = False
 
     @abstractmethod
     def add(self, request: Request, now: float) -> None:
