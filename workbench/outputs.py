@@ -173,10 +173,20 @@ class ModelRunnerOutput:
             every row that owed a token gave one, and token ids are of no interest (simulation
             by lengths).
         draft_token_ids: Draft tokens proposed for the next step, by request id.
+        failed: Why the model could not go on with a request (a NaN among its logits), by request
+            id: it ends as an error, whatever its row holds.
+        logprobs, prompt_logprobs: What the requests asked for, by request id; the scheduler passes
+            it over.
     """
 
     sampled_token_ids: Sequence[list[int]] | None = None
     draft_token_ids: Mapping[str, list[int]] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+    logprobs: Mapping[str, Any] = field(default_factory=dict)
+    prompt_logprobs: Mapping[str, Any] = field(default_factory=dict)
+
+
+SILENT_ENDS = (RequestStatus.FINISHED_ABORTED, RequestStatus.FINISHED_ERROR)
 
 
 class EngineCoreOutputs:
@@ -201,5 +211,5 @@ class EngineCoreOutputs:
     def new_tokens(self) -> Iterator[tuple[Request, list[int]]]:
         """(request, its new token ids) of every request that got real tokens in this step."""
         for request, token_ids in zip(self._batch, self._rows or (), strict=False):
-            if token_ids and request.status is not RequestStatus.FINISHED_ABORTED:
+            if token_ids and request.status not in SILENT_ENDS:
                 yield request, token_ids

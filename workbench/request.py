@@ -131,7 +131,7 @@ class Request:
         self.predicted_output_tokens = predicted_output_tokens
 
         self.status = RequestStatus.WAITING
-        self.stop_reason: int | None = None
+        self.stop_reason: int | str | None = None
         self.arrival_index = 0
         self.admission_index = 0
         self.first_scheduled_time: float | None = None

@@ -129,6 +129,7 @@ class OutputPass:
                 settled = request.num_computed_tokens - request.num_in_flight_tokens
                 self._state.kv_cache_manager.cache_blocks(request, settled)
         if status is not None:
+            del token_ids[num_kept:]  # what lies behind the end is nobody's
             self._finish(request, status, finished)
 
     @staticmethod

@@ -195,20 +195,21 @@ class Scheduler:
             # The queue may put another one first, which would then be admitted instead, for ever.
             request = state.requests.get(request_id)
             if request and not self.kv_cache_manager.fits_alone(request, request.num_tokens):
-                state.fail(request)
+                state.fail(request, self._why_outgrown(request))
         if any(step.output.total_num_scheduled_tokens for step in state.in_flight):
             return
         if not state.running and len(state.waiting):
             request = state.waiting.peek()
             if not self.kv_cache_manager.fits_alone(request, request.num_tokens):
-                state.fail(request)
+                state.fail(request, self._why_outgrown(request))
                 return
         if state.requests and not scheduler_output.preempted_req_ids:
             self._num_idle_steps += 1
             if self._num_idle_steps > MAX_IDLE_STEPS:
                 if not state.running and self._has_tried_to_admit:
                     # The whole machine is idle and still it does not get in: it never will.
-                    state.fail(state.waiting.peek())
+                    request = state.waiting.peek()
+                    state.fail(request, self._why_outgrown(request))
                     self._num_idle_steps = 0
                     return
                 raise SchedulerError(
@@ -216,6 +217,14 @@ class Scheduler:
                     f"steps while {len(state.running)} requests run and {len(state.waiting)} wait: "
                     "a batch policy must let somebody go on"
                 )
+
+    def _why_outgrown(self, request: Request) -> str:
+        cache = self.kv_cache_manager
+        return (
+            f"{request.num_tokens} tokens do not fit the whole KV cache of {cache.pool.num_blocks} "
+            f"blocks of {cache.block_size} tokens: give the cache more blocks, or the request "
+            "fewer tokens"
+        )
 
     def abort_requests(self, request_ids: Iterable[str]) -> list[Request]:
         """End requests at once, wherever they are; unknown and finished ids are passed over."""
@@ -303,6 +312,11 @@ class Scheduler:
                 f"results of step {scheduler_output.step} came out of order: "
                 "return every step once, oldest first"
             )
+        for request_id, reason in model_output.failed.items():
+            # Before the step leaves the line: it must learn who has left the cohort.
+            request = self._state.requests.get(request_id)
+            if request is not None:
+                self._state.fail(request, reason)
         step = in_flight.popleft()
         outputs = self._output_pass.run(step, model_output, now)
         if self._state.failed:

@@ -165,10 +165,15 @@ class SchedulerState:
         self.waiting.prepend(request)
         output.preempted_req_ids.append(request.request_id)
 
-    def fail(self, request: Request) -> None:
-        """End a waiting request that has outgrown the whole KV cache."""
-        self.waiting.remove(request)
+    def fail(self, request: Request, reason: str) -> None:
+        """End a request as an error, wherever it is."""
+        if request.status is RequestStatus.RUNNING:
+            self.forget_running(request)
+            self.running.remove(request)
+        else:
+            self.waiting.remove(request)
         request.status = RequestStatus.FINISHED_ERROR
+        request.stop_reason = reason
         self.release(request)
         self.failed.append(request)
 
