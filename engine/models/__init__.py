@@ -1,0 +1,1 @@
+"""Decoder-only language models with the layouts of Hugging Face checkpoints."""
