@@ -9,6 +9,11 @@ from hypothesis import settings
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED = "WORKBENCH_SHARED"
 
+# without a GPU Triton's kernels are interpreted; Triton reads this when a kernel is defined, and
+# asking torch instead would make every test without torch pay for its import
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # no test is timed: a busy machine is not a failure
 settings.register_profile("workbench", deadline=None)
 settings.load_profile("workbench")

@@ -1,0 +1,1 @@
+"""Writing to the paged KV cache, and moving its blocks."""

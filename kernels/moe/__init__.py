@@ -1,0 +1,1 @@
+"""Mixture of experts: which experts a token goes to, and tokens in the order of experts."""
