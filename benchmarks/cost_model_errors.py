@@ -19,6 +19,14 @@ from workbench.step_profile import StepShape
 CASES = (
     ("rtx4090", "llama3_8b", "layerwise", "layerwise/RTX4090/meta-llama/Llama-3.1-8B"),
     ("rtx_pro_6000", "llama3_8b", "layerwise", "layerwise/RTXPRO6000/meta-llama/Llama-3.1-8B"),
+    ("rtx_pro_6000", "qwen3_32b", "layerwise", "layerwise/RTXPRO6000/Qwen/Qwen3-32B"),
+    (
+        "rtx_pro_6000",
+        "qwen3_30b_a3b",
+        "layerwise",
+        "layerwise/RTXPRO6000/Qwen/Qwen3-30B-A3B-Instruct-2507",
+    ),
+    ("rtx_pro_6000", "llama3_8b", "kernel_tables", "kernels/rtx_pro_6000_server"),
     ("a100", "llama3_8b", "kernel_tables", "kernels/a100_sxm"),
     ("h100", "llama3_8b", "kernel_tables", "kernels/h100_sxm"),
 )

@@ -5,28 +5,54 @@ together: KV blocks from the model, the hardware and the cache settings. Every o
 and nowhere else, so that a config is checked as a whole before the first simulated event.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from omegaconf import DictConfig
 
+from experiments.backend import Backend
+from experiments.budget import check_size, notes, scheduler_config
 from experiments.instantiate import build, factory, parameter_names
-from experiments.schema import settings
+from experiments.schema import naming_groups, settings
+from simulator.cost_models.base import CostModel
 from simulator.hardware import GIB, HardwareConfig
-from simulator.memory import num_kv_blocks
+from simulator.memory import block_bytes, num_kv_blocks, num_kv_groups
 from simulator.model_config import ModelConfig
 from simulator.parallel import ParallelConfig
 from simulator.simulation import ClusterConfig, Policies, Simulation
 from workbench.config import CacheConfig, SchedulerConfig
 from workbench.errors import ConfigError
+from workbench.kv_cache.eviction import EvictionPolicy
 from workbench.metrics import SLO
+from workbench.router import Router
+from workbench.scheduler.batch_policy import BatchPolicy
+from workbench.scheduler.preemption import VictimPolicy
+from workbench.scheduler.request_queue import RequestQueue
+from workbench.workload.base import Workload
 
 FCFS_QUEUE = "workbench.scheduler.request_queue.FCFSQueue"
+# what the class must be that a group names in `_target_`
+KINDS: dict[str, type] = {
+    "model": ModelConfig,
+    "hardware": HardwareConfig,
+    "cost_model": CostModel,
+    "workload": Workload,
+    "router": Router,
+    "queue": RequestQueue,
+    "batch_policy": BatchPolicy,
+    "victim": VictimPolicy,
+    "eviction": EvictionPolicy,
+    "backend": Backend,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assembly:
-    """Everything that a run consists of, apart from its workload and the simulation itself."""
+    """Everything that a run consists of, apart from its workload and the simulation itself.
+
+    `notes` tells, a line each, what was decided for the user and is not to be seen in the config.
+    """
 
     config: DictConfig
     model: ModelConfig
@@ -39,65 +65,80 @@ class Assembly:
     cost_model: Any
     num_kv_blocks: int
     num_host_blocks: int
+    notes: list[str]
 
     @classmethod
     def from_config(cls, config: DictConfig) -> "Assembly":
         """Builds and checks all parts. Raises WorkbenchError subclasses."""
-        model: ModelConfig = build(config.model, "model")
-        hardware: HardwareConfig = build(config.hardware, "hardware")
+        model: ModelConfig = part(config, "model")
+        hardware: HardwareConfig = part(config, "hardware")
         parallel: ParallelConfig = settings(config, "parallel")
-        scheduler = _scheduler_config(config, model)
+        cluster: ClusterConfig = settings(config, "cluster")
+        policy: BatchPolicy = part(config, "batch_policy")
+        scheduler = scheduler_config(config, model, policy)
         cache = _cache_config(config, model)
-        _check_pairing(config, scheduler)
+        check_pairing(config, scheduler)
+        kv_blocks = _num_kv_blocks(model, hardware, parallel, scheduler, cache)
+        host_blocks = _num_host_blocks(model, parallel, scheduler, cache)
+        check_size(cluster.replicas, kv_blocks, host_blocks)
         return cls(
             config=config,
             model=model,
             hardware=hardware,
             parallel=parallel,
-            cluster=settings(config, "cluster"),
+            cluster=cluster,
             scheduler=scheduler,
             cache=cache,
             slo=settings(config, "slo"),
             cost_model=_cost_model(config, model, hardware, parallel),
-            num_kv_blocks=_num_kv_blocks(model, hardware, parallel, scheduler, cache),
-            num_host_blocks=_num_host_blocks(model, parallel, scheduler, cache),
+            num_kv_blocks=kv_blocks,
+            num_host_blocks=host_blocks,
+            notes=notes(config, scheduler, policy),
         )
 
-    def simulation(self) -> Simulation:
+    @property
+    def activity(self) -> str:
+        """What a run of it does."""
+        return "simulation"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a result's provenance says of this world."""
+        return {"backend": "simulator"}
+
+    def start(self) -> Simulation:
         """A fresh simulation: its workload is read or drawn, its policies are new objects."""
         config = self.config
-        return Simulation(
-            workload=build(config.workload, "workload"),
-            scheduler_config=self.scheduler,
-            cache_config=self.cache,
-            cluster_config=self.cluster,
-            num_blocks=self.num_kv_blocks,
-            num_host_blocks=self.num_host_blocks,
-            pipeline_parallel_size=self.parallel.pipeline_parallel_size,
-            cost_model=self.cost_model,
-            router=build(config.router, "router"),
-            policies=Policies(
-                queue=factory(config.queue, "queue"),
-                batch_policy=factory(config.batch_policy, "batch_policy"),
-                victim_policy=factory(config.victim, "victim"),
-                eviction=factory(config.eviction, "eviction"),
-            ),
-            seed=config.seed,
-        )
+        with naming_groups("scheduler", "cache"):
+            return Simulation(
+                workload=part(config, "workload"),
+                scheduler_config=self.scheduler,
+                cache_config=self.cache,
+                cluster_config=self.cluster,
+                num_blocks=self.num_kv_blocks,
+                num_host_blocks=self.num_host_blocks,
+                pipeline_parallel_size=self.parallel.pipeline_parallel_size,
+                cost_model=self.cost_model,
+                router=part(config, "router"),
+                policies=Policies(
+                    queue=_each(config, "queue"),
+                    batch_policy=_each(config, "batch_policy"),
+                    victim_policy=_each(config, "victim"),
+                    eviction=_each(config, "eviction"),
+                ),
+                seed=config.seed,
+            )
 
 
-def _scheduler_config(config: DictConfig, model: ModelConfig) -> SchedulerConfig:
-    """The scheduler's settings; `max_model_len` is the model's own where none is given."""
-    scheduler: SchedulerConfig = settings(config, "scheduler")
-    limit = model.max_position_embeddings
-    if scheduler.max_model_len is None:
-        return replace(scheduler, max_model_len=limit)
-    if scheduler.max_model_len > limit:
-        raise ConfigError(
-            f"scheduler.max_model_len={scheduler.max_model_len} exceeds the {limit} positions of "
-            f"{model.name}: lower it, or leave it null for the model's own"
-        )
-    return scheduler
+def part(config: DictConfig, group: str, **arguments: Any) -> Any:
+    """The object that a group names. Raises ConfigError unless it is of the kind it must be."""
+    return build(config[group], group, KINDS[group], **arguments)
+
+
+def _each(config: DictConfig, group: str) -> Callable[[], Any]:
+    """Makes a new object of a group for each replica."""
+    make: Callable[[], Any] = factory(config[group], group, KINDS[group])
+    return make
 
 
 def _cache_config(config: DictConfig, model: ModelConfig) -> CacheConfig:
@@ -108,7 +149,8 @@ def _cache_config(config: DictConfig, model: ModelConfig) -> CacheConfig:
     return cache
 
 
-def _check_pairing(config: DictConfig, scheduler: SchedulerConfig) -> None:
+def check_pairing(config: DictConfig, scheduler: SchedulerConfig) -> None:
+    """Refuse a queue that contradicts the scheduling policy."""
     if scheduler.policy == "priority" and config.queue.get("_target_") == FCFS_QUEUE:
         raise ConfigError(
             "scheduler.policy=priority contradicts queue=fcfs: "
@@ -123,7 +165,7 @@ def _cost_model(
     wanted = parameter_names(str(config.cost_model.get("_target_")))
     offered = {"model": model, "hardware": hardware, "parallel": parallel}
     given = {name: value for name, value in offered.items() if name in wanted}
-    return build(config.cost_model, "cost_model", **given)
+    return part(config, "cost_model", **given)
 
 
 def _num_kv_blocks(
@@ -143,6 +185,7 @@ def _num_kv_blocks(
         cache.gpu_memory_utilization,
         scheduler.max_num_batched_tokens,
         scheduler.max_num_seqs,
+        cache.hybrid_window,
     )
 
 
@@ -152,6 +195,5 @@ def _num_host_blocks(
     """Blocks that the host memory of one GPU's share holds; none unless victims are swapped."""
     if scheduler.preemption_mode != "swap":
         return 0
-    return int(
-        cache.swap_space_gib * GIB // (model.kv_bytes_per_token(parallel) * cache.block_size)
-    )
+    groups = num_kv_groups(cache.hybrid_window)
+    return int(cache.swap_space_gib * GIB // block_bytes(model, parallel, cache.block_size, groups))

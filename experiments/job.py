@@ -8,7 +8,7 @@ results become files is known by `tables`, `timeline` and `figures`; what a run 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -19,7 +19,7 @@ from experiments.progress import progress_bar
 from experiments.provenance import Stopwatch, code_revision, peak_rss_mb, provenance
 from experiments.run_folder import (
     CONFIG,
-    IGNORED,
+    NOT_SERVED,
     PROVENANCE,
     SUMMARY,
     RunFolder,
@@ -29,6 +29,9 @@ from experiments.run_folder import (
 )
 from experiments.schema import run_settings
 from experiments.sweep import register_resolvers
+
+if TYPE_CHECKING:
+    from experiments.backend import Backend
 
 register_resolvers()  # the worker processes of a launcher import this module and not `run`
 
@@ -56,12 +59,9 @@ def task(config: DictConfig) -> None:
         print(f"done: {folder.path} ({summary['run_wall_s']:.2f} s)", flush=True)
     else:
         print(brief(summary))
-        if unserved := summary.get("ignored"):
+        if unserved := (summary.get("ignored") or 0) + (summary.get("error") or 0):
             requests = "1 request was" if unserved == 1 else f"{unserved} requests were"
-            print(f"{requests} not served: {folder.path / IGNORED} says why")
-        if failed := summary.get("error"):
-            requests = "1 request" if failed == 1 else f"{failed} requests"
-            print(f"{requests} ended as errors: they outgrew the KV cache, which needs more blocks")
+            print(f"{requests} not served to the end: {folder.path / NOT_SERVED} says why")
         print(f"Everything is in {folder.path}", flush=True)
 
 
@@ -76,11 +76,11 @@ def run_into(folder: RunFolder, config: DictConfig, *, stopwatch: Stopwatch) -> 
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
         write_atomically(folder.path / CONFIG, OmegaConf.to_yaml(OmegaConf.create(plain)))
         run_settings(config)
-        summary = _simulate_and_write(folder, config, stopwatch)
+        summary, facts = _run_and_write(folder, config, stopwatch)
         revision = code_revision()
         write_json(
             folder.path / PROVENANCE,
-            provenance(revision=revision, stopwatch=stopwatch, seed=config.seed),
+            provenance(revision=revision, stopwatch=stopwatch, seed=config.seed) | facts,
         )
         write_json(folder.path / SUMMARY, summary)
         folder.finish(fingerprint(cast(Mapping[str, Any], plain)), revision)
@@ -90,26 +90,29 @@ def run_into(folder: RunFolder, config: DictConfig, *, stopwatch: Stopwatch) -> 
     return summary
 
 
-def _simulate_and_write(
+def _run_and_write(
     folder: RunFolder, config: DictConfig, stopwatch: Stopwatch
-) -> dict[str, Any]:
-    """Files and summary of the run.
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Writes the files of the run; its summary, and what its provenance says of its world.
 
-    What the times of the summary cover: `startup_cpu_s` everything up to the first simulated event
-    (in later jobs of one process, since the job began); `simulation_*` reading or drawing the
-    workload, building the simulation and running it; `run_*` the whole job, files and charts
-    included. `startup` and `simulation` overlap in the workload.
+    What the times of the summary cover: `startup_cpu_s` everything up to the first event (in later
+    jobs of one process, since the job began; a real engine's model is loaded in it); `simulation_*`
+    reading or drawing the workload, building the simulation and running it; `run_*` the whole job,
+    files and charts included. `startup` and `simulation` overlap in the workload. On a real engine
+    `simulation_*` is called `serving_*`; only `simulation_cpu_s` is there under both names.
     """
-    from experiments.assemble import Assembly
+    from experiments.assemble import part
 
-    assembly = Assembly.from_config(config)
+    backend: Backend = part(config, "backend")
+    assembly = backend.assemble(config)
+    for note in assembly.notes:
+        print(f"note: {note}", flush=True)
     building = Stopwatch()
-    simulation = assembly.simulation()
+    run = assembly.start()
     startup_cpu_s = stopwatch.cpu_s()
-    with progress_bar(enabled=config.progress) as progress:
-        result = simulation.run(progress=progress)
-    simulation_cpu_s, simulation_wall_s = building.cpu_s(), building.wall_s()
-    peak_after_simulation = peak_rss_mb()
+    with progress_bar(enabled=config.progress, activity=assembly.activity) as progress:
+        result = run.run(progress=progress)
+    costs = {"cpu_s": building.cpu_s(), "wall_s": building.wall_s(), "peak_rss_mb": peak_rss_mb()}
 
     from experiments.outputs import write_outputs  # after the run: loads pandas and matplotlib
 
@@ -117,21 +120,23 @@ def _simulate_and_write(
         folder,
         result,
         slo=assembly.slo,
+        replicas=assembly.cluster.replicas,
         num_kv_blocks=assembly.num_kv_blocks,
         charts=config.charts,
         timeline=config.timeline,
     )
     summary |= {
-        "simulation_cpu_s": simulation_cpu_s,
-        "simulation_wall_s": simulation_wall_s,
+        "max_model_len": assembly.scheduler.max_model_len,
+        "max_num_batched_tokens": assembly.scheduler.max_num_batched_tokens,
+        "simulation_cpu_s": costs["cpu_s"],  # in every summary, whatever the world
+        **{f"{assembly.activity}_{name}": value for name, value in costs.items()},
         "startup_cpu_s": startup_cpu_s,
-        "simulation_peak_rss_mb": peak_after_simulation,
         "peak_rss_mb": peak_rss_mb(),
         "run_cpu_s": stopwatch.cpu_s(),
         "run_wall_s": stopwatch.wall_s(),
         "seed": config.seed,
     }
-    return summary
+    return summary, assembly.facts
 
 
 def _already_done(folder: RunFolder, config: DictConfig) -> bool:
@@ -155,7 +160,7 @@ def brief(summary: Mapping[str, Any]) -> str:
     """The main numbers of a summary as a few aligned lines."""
     rows = (
         ("requests finished", "finished", "", 1),
-        ("simulated time", "duration_s", "s", 1),
+        ("duration", "duration_s", "s", 1),
         ("output tokens", "output_tokens_per_s", "/s", 1),
         ("goodput", "goodput_requests_per_s", "requests/s", 1),
         ("time to first token, p50", "ttft_s_p50", "ms", 1e3),
@@ -165,7 +170,7 @@ def brief(summary: Mapping[str, Any]) -> str:
         ("prefix cache hits", "prefix_hit_rate", "%", 100),
         ("preemptions", "preemptions", "", 1),
         ("extrapolated steps", "extrapolated_steps", "", 1),
-        ("simulated in", "simulation_cpu_s", "CPU s", 1),
+        ("computed in", "simulation_cpu_s", "CPU s", 1),
     )
     lines = []
     for label, key, unit, scale in rows:

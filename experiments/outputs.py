@@ -5,9 +5,9 @@ arithmetic by `workbench.metrics`.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from experiments.run_folder import CHARTS, IGNORED, REQUESTS, STEPS, TIMELINE, RunFolder
+from experiments.run_folder import CHARTS, NOT_SERVED, REQUESTS, STEPS, TIMELINE, RunFolder
 from experiments.tables import (
     json_safe,
     requests_frame,
@@ -16,17 +16,15 @@ from experiments.tables import (
     write_steps_parquet,
 )
 from experiments.timeline import write_timeline
-from workbench.metrics import SLO, RequestColumns, summarize
-
-if TYPE_CHECKING:
-    from simulator.simulation import SimulationResult
+from workbench.metrics import SLO, RequestColumns, RunResult, summarize
 
 
 def write_outputs(
     folder: RunFolder,
-    result: "SimulationResult",
+    result: RunResult,
     *,
     slo: SLO,
+    replicas: int,
     num_kv_blocks: int | Sequence[int] | None,
     charts: bool,
     timeline: bool,
@@ -35,14 +33,15 @@ def write_outputs(
     requests = RequestColumns.from_records(result.records)
     write_requests_parquet(folder.path / REQUESTS, requests)
     write_steps_parquet(folder.path / STEPS, result.steps)
-    if result.ignored:
-        (folder.path / IGNORED).write_text("\n".join(result.ignored) + "\n", encoding="utf-8")
+    if lines := not_served(requests) or result.ignored:
+        (folder.path / NOT_SERVED).write_text("\n".join(lines) + "\n", encoding="utf-8")
     if timeline:
         write_timeline(folder.path / TIMELINE, result.records, result.steps)
     summary: dict[str, Any] = summarize(
         requests,
         result.steps,
         slo,
+        replicas=replicas,
         num_kv_blocks=num_kv_blocks,
         counters=result.counters,
     )
@@ -55,10 +54,21 @@ def write_outputs(
     return safe
 
 
+def not_served(requests: RequestColumns) -> list[str]:
+    """A line for each request that was ignored or ended as an error and says why."""
+    return [
+        f"{name} ({reason}): {detail}"
+        for name, reason, detail in zip(
+            requests.request_id, requests.finish_reason, requests.finish_detail, strict=True
+        )
+        if detail is not None
+    ]
+
+
 def _write_charts(
     folder: RunFolder,
     requests: RequestColumns,
-    result: "SimulationResult",
+    result: RunResult,
     slo: SLO,
     num_kv_blocks: int | Sequence[int] | None,
 ) -> None:

@@ -25,10 +25,10 @@ SUMMARY = "summary.json"
 REQUESTS = "requests.parquet"
 STEPS = "steps.parquet"
 TIMELINE = "timeline.json"
-IGNORED = "ignored.txt"  # why requests were not served, one line each
+NOT_SERVED = "not_served.txt"  # requests that were ignored or ended as errors, and why
 PROVENANCE = "provenance.json"
 CHARTS = "charts"
-FILES = (DONE, FAILED, ERROR, CONFIG, SUMMARY, REQUESTS, STEPS, TIMELINE, IGNORED, PROVENANCE)
+FILES = (DONE, FAILED, ERROR, CONFIG, SUMMARY, REQUESTS, STEPS, TIMELINE, NOT_SERVED, PROVENANCE)
 
 # settings that say how a run shows itself; they change nothing that it writes
 PRESENTATION_KEYS = frozenset({"progress", "fail_fast", "resume", "quiet"})

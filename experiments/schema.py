@@ -3,17 +3,22 @@
 Knows the groups that are plain settings (one frozen dataclass each) and registers them with Hydra,
 so that their defaults live in the dataclass only, every field can be overridden by name, and a
 misspelt or ill-typed one is refused. Policies, models and workloads are composed by `_target_`.
+
+A field of `MAY_BE_UNSET` is null in the config unless somebody chose a value, so that `assemble`
+can tell a default from a choice.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
-from workbench.config import at_least, check_types
+from workbench.config import SchedulerConfig, at_least, check_types
 from workbench.errors import ConfigError
 
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
@@ -21,10 +26,11 @@ SCHEMA = "schema"
 DATACLASSES = {
     "scheduler": "workbench.config.SchedulerConfig",
     "cache": "workbench.config.CacheConfig",
-    "cluster": "simulator.simulation.ClusterConfig",
+    "cluster": "simulator.cluster.ClusterConfig",
     "parallel": "simulator.parallel.ParallelConfig",
     "slo": "workbench.metrics.SLO",
 }
+MAY_BE_UNSET = {"scheduler": "max_num_batched_tokens"}
 GROUPS = frozenset(DATACLASSES) | {
     "model",
     "hardware",
@@ -35,6 +41,7 @@ GROUPS = frozenset(DATACLASSES) | {
     "victim",
     "eviction",
     "router",
+    "backend",
 }
 
 
@@ -66,15 +73,29 @@ def run_settings(config: DictConfig) -> RunSettings:
     return RunSettings(**values)
 
 
+# Hydra's node of the scheduler. It has a name in this module because worker processes unpickle it.
+SchedulerSettings = make_dataclass(
+    "SchedulerSettings",
+    [
+        (f.name, int | None, field(default=None))
+        if f.name == MAY_BE_UNSET["scheduler"]
+        else (f.name, f.type, field(default=f.default))
+        for f in fields(SchedulerConfig)
+    ],
+    namespace={"__module__": __name__},
+)
+
+
 def register_schemas() -> None:
     """Makes `GROUP/schema` known to Hydra for every group of `DATACLASSES`. May be called again."""
     store = ConfigStore.instance()
-    for group, path in DATACLASSES.items():
-        store.store(group=group, name=SCHEMA, node=_schema(path))
+    for group in DATACLASSES:
+        store.store(group=group, name=SCHEMA, node=_schema(group))
 
 
-def _schema(path: str) -> DictConfig:
-    node: DictConfig = OmegaConf.structured(get_class(path))
+def _schema(group: str) -> DictConfig:
+    cls = SchedulerSettings if group == "scheduler" else get_class(DATACLASSES[group])
+    node: DictConfig = OmegaConf.structured(cls)
     OmegaConf.set_readonly(node, False)  # a frozen dataclass gives a read-only node
     return node
 
@@ -83,13 +104,36 @@ def settings(config: DictConfig, group: str) -> Any:
     """The frozen dataclass of a group, checked by its own `__post_init__`.
 
     The group may be a typed node (composed by Hydra) or a plain one (read from a run folder).
+    Raises ConfigError naming `GROUP.FIELD`.
+    """
+    node = OmegaConf.merge(_schema(group), config[group])
+    values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
+    if not is_chosen(config, group):
+        del values[MAY_BE_UNSET[group]]
+    with naming_groups(group):
+        return get_class(DATACLASSES[group])(**values)
+
+
+def is_chosen(config: DictConfig, group: str) -> bool:
+    """Whether the field of `MAY_BE_UNSET` has a value; true for a group that has no such field."""
+    name = MAY_BE_UNSET.get(group)
+    return name is None or config[group].get(name) is not None
+
+
+@contextmanager
+def naming_groups(*groups: str) -> Iterator[None]:
+    """Puts the group before the name of a setting with which a ConfigError begins.
+
+    `max_num_seqs=0 must be …` becomes `scheduler.max_num_seqs=0 must be …`.
     """
     try:
-        return OmegaConf.to_object(OmegaConf.merge(_schema(DATACLASSES[group]), config[group]))
+        yield
     except ConfigError as error:
-        if str(error).startswith(group):
-            raise
-        raise ConfigError(f"{group}.{error}") from error
+        name = str(error).partition("=")[0]
+        for group in groups:
+            if name in {f.name for f in fields(get_class(DATACLASSES[group]))}:
+                raise ConfigError(f"{group}.{error}") from error
+        raise
 
 
 def group_options(conf_dir: Path = CONF_DIR) -> dict[str, dict[str, str]]:

@@ -35,6 +35,7 @@ REQUEST_COLUMNS = (
     "itl_s",
     "client_id",
     "priority",
+    "finish_detail",
 )
 DERIVED_LATENCIES = ("queue_s", "ttft_s", "tpot_s", "e2e_s", "normalized_latency_s")
 STEP_COLUMNS = (
@@ -66,7 +67,7 @@ def requests_table(records: Sequence[RequestRecord] | RequestColumns) -> pa.Tabl
     itl = pa.ListArray.from_arrays(offsets, pa.array(requests.itl_s))
     columns = {name: getattr(requests, name) for name in REQUEST_COLUMNS if name != "itl_s"}
     arrays = {name: pa.array(values, from_pandas=True) for name, values in columns.items()}
-    for name in ("request_id", "finish_reason", "client_id"):
+    for name in ("request_id", "finish_reason", "client_id", "finish_detail"):
         arrays[name] = pa.array(columns[name], type=pa.string())
     arrays["itl_s"] = itl
     return pa.table({name: arrays[name] for name in REQUEST_COLUMNS})
@@ -101,7 +102,7 @@ def read_request_columns(path: str | os.PathLike[str]) -> RequestColumns:
     Token times are first token + running sum of the gaps: equal to the written ones up to
     float64 rounding (about 1e-15 relative).
     """
-    table = pq.read_table(os.fspath(path), columns=list(REQUEST_COLUMNS)).combine_chunks()
+    table = _with_details(pq.read_table(os.fspath(path))).combine_chunks()
     first = _floats(table, "first_token_s")
     itl = table["itl_s"].combine_chunks()
     gaps = itl.flatten().to_numpy(zero_copy_only=False)
@@ -115,13 +116,20 @@ def read_request_columns(path: str | os.PathLike[str]) -> RequestColumns:
     times[~heads] = gaps
     for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
         np.cumsum(times[start:end], out=times[start:end])
-    strings = ("request_id", "finish_reason", "client_id")
+    strings = ("request_id", "finish_reason", "client_id", "finish_detail")
     floats = ("arrival_s", "first_scheduled_s", "finish_s")
     columns: dict[str, Any] = {n: table[n].to_pylist() for n in strings}
     columns |= {n: _floats(table, n) for n in floats}
     done = {*strings, *floats, "first_token_s", "itl_s"}
     columns |= {n: table[n].to_numpy() for n in REQUEST_COLUMNS if n not in done}
     return RequestColumns(**columns, token_times_s=times, token_offsets=offsets)
+
+
+def _with_details(table: pa.Table) -> pa.Table:
+    """The table with `finish_detail`, which the files of earlier versions lack."""
+    if "finish_detail" in table.column_names:
+        return table
+    return table.append_column("finish_detail", pa.nulls(table.num_rows, pa.string()))
 
 
 def _floats(table: pa.Table, name: str) -> np.ndarray:
@@ -137,7 +145,7 @@ def read_requests(path: str | os.PathLike[str]) -> list[RequestRecord]:
 def read_steps(path: str | os.PathLike[str]) -> StepLog:
     """Step log back from ``steps.parquet``, equal to the written one."""
     table = pq.read_table(os.fspath(path), columns=list(STEP_COLUMNS))
-    return StepLog(**{name: table[name].to_pylist() for name in STEP_COLUMNS})
+    return StepLog.from_columns({name: table[name].to_numpy() for name in STEP_COLUMNS})
 
 
 def requests_frame(records: Sequence[RequestRecord] | RequestColumns) -> pd.DataFrame:

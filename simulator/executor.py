@@ -4,6 +4,7 @@ It keeps the log of steps. It knows no request; what a step holds it reads from 
 """
 
 import math
+from bisect import bisect_left
 from typing import Any
 
 import simpy
@@ -15,6 +16,7 @@ from workbench.errors import CostModelError
 from workbench.metrics import StepLog
 from workbench.outputs import ModelRunnerOutput, SchedulerOutput
 from workbench.scheduler.scheduler import Scheduler
+from workbench.step_profile import StepShape
 
 
 class SimulatedExecutor:
@@ -32,6 +34,9 @@ class SimulatedExecutor:
         num_stages: Stages of the pipeline.
         overlaps_host: Whether the host prepares a step while the device runs the one before
             (asynchronous scheduling).
+
+    Attributes:
+        num_extrapolated: Steps run so far whose price lies outside of what was measured.
     """
 
     def __init__(
@@ -45,7 +50,9 @@ class SimulatedExecutor:
         overlaps_host: bool = False,
     ) -> None:
         self._env = env
+        self.num_extrapolated = 0
         self._cost_model = cost_model
+        self._is_bounded = cost_model.is_bounded
         self._step_time = cost_model.step_time
         self._step_log = step_log
         self._sample = token_source.sample
@@ -62,13 +69,13 @@ class SimulatedExecutor:
         num_tokens = output.total_num_scheduled_tokens
         start = max(env.now, self._stage_free_at)
         self._answer_at = start
-        if num_tokens:
+        # a step of nothing but copies to the host takes its time as well
+        if num_tokens or output.shape.num_swap_blocks:
             duration = self._step_time(output.shape)
             if not 0.0 <= duration < math.inf:
-                raise CostModelError(
-                    f"{type(self._cost_model).__name__} prices a step of {num_tokens} tokens at "
-                    f"{duration} s: it must be a finite number of at least 0; check its settings"
-                )
+                raise self._refusal(num_tokens, duration)
+            if self._is_bounded and self._cost_model.is_extrapolated(output.shape):
+                self.num_extrapolated += 1
             if self._overlaps_host:
                 host = self._cost_model.host_time(output.shape)
                 duration -= host
@@ -97,10 +104,22 @@ class SimulatedExecutor:
         cost_model, now = self._cost_model, self._env.now
         if not cost_model.is_repeatable:
             return now
-        ahead = scheduler.decode_ahead(now, horizon, cost_model.step_time)
+        step_time = cost_model.step_time
+        contexts: list[int] = []
+
+        def noting(shape: StepShape) -> float:
+            contexts.append(shape.decode_context)
+            return step_time(shape)
+
+        ahead = scheduler.decode_ahead(now, horizon, noting if self._is_bounded else step_time)
         if ahead is None or not ahead.starts:
             return now
         size = len(scheduler.running)
+        if not (min(ahead.durations) >= 0.0 and sum(ahead.durations) < math.inf):
+            wrong = next(d for d in ahead.durations if not 0.0 <= d < math.inf)
+            raise self._refusal(size, wrong)
+        # the last step that was priced may not have been taken
+        self._count_extrapolated(size, contexts[: len(ahead.starts)])
         self._step_log.extend_decodes(
             self._replica,
             ahead.starts,
@@ -111,3 +130,19 @@ class SimulatedExecutor:
             waiting=len(scheduler.waiting),
         )
         return ahead.starts[-1] + ahead.durations[-1]
+
+    def _count_extrapolated(self, rows: int, contexts: list[int]) -> None:
+        """Count steps of `rows` decodes with these ascending contexts."""
+
+        def is_outside(context: int) -> bool:
+            return self._cost_model.is_extrapolated(StepShape(rows, context, [], rows))
+
+        if contexts and is_outside(contexts[-1]):
+            first = bisect_left(contexts, True, key=is_outside)
+            self.num_extrapolated += len(contexts) - first
+
+    def _refusal(self, num_tokens: int, seconds: float) -> CostModelError:
+        return CostModelError(
+            f"{type(self._cost_model).__name__} prices a step of {num_tokens} tokens at"
+            f" {seconds} s: it must be a finite number of at least 0; check its settings"
+        )

@@ -6,6 +6,7 @@ that belongs to the cost models.
 
 from dataclasses import dataclass, fields, replace
 
+from simulator.bounds import check_count, check_number
 from workbench.errors import ConfigError
 
 GIB = 2**30
@@ -18,6 +19,9 @@ _RATES = (
     "host_bandwidth_gbps",
     "internode_bandwidth_gbps",
 )
+_OPTIONAL = ("peak_tflops_bf16", "peak_tflops_fp8")
+# a thousand times beyond any machine, and still far from where sums of times lose their digits
+_SMALLEST, _LARGEST = 1e-6, 1e9
 _LATENCIES = ("interconnect_latency_us", "host_latency_us", "internode_latency_us")
 
 
@@ -34,6 +38,7 @@ class HardwareConfig:
         peak_tflops_bf16: The same in bfloat16; None where the GPU has none (fp16 is then used).
         peak_tflops_fp8: Dense fp8 rate; None where the GPU has none.
         num_sms: Streaming multiprocessors (compute units at AMD).
+        l2_cache_mb: Last-level cache on the chip, in 1e6 bytes.
         interconnect: "nvlink", "xgmi" or "pcie": what joins the GPUs of a node.
         interconnect_bandwidth_gbps: Of one GPU to its peers.
         interconnect_latency_us: Of one hop between two GPUs.
@@ -45,7 +50,7 @@ class HardwareConfig:
         source: Where the numbers come from.
 
     Raises:
-        ConfigError: A number that is not positive.
+        ConfigError: A number that is not positive and finite, or is absurd.
     """
 
     name: str
@@ -57,6 +62,7 @@ class HardwareConfig:
     host_bandwidth_gbps: float
     peak_tflops_bf16: float | None = None
     peak_tflops_fp8: float | None = None
+    l2_cache_mb: float = 40.0
     interconnect: str = "nvlink"
     interconnect_latency_us: float = 0.2
     host_latency_us: float = 10.0
@@ -68,12 +74,14 @@ class HardwareConfig:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name in ("name", "source", "interconnect") or value is None:
-                continue
-            if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
-                raise ConfigError(
-                    f"hardware.{field.name}={value!r} of {self.name} must be a positive number"
-                )
+            name = f"hardware.{field.name}"
+            if field.name in ("name", "source", "interconnect"):
+                if not isinstance(value, str):
+                    raise ConfigError(f"{name}={value!r} must be a text")
+            elif field.name in ("num_sms", "gpus_per_node"):
+                check_count(name, value, at_most=10**5, of=self.name)
+            elif value is not None or field.name not in _OPTIONAL:
+                check_number(name, value, at_least=_SMALLEST, below=_LARGEST, of=self.name)
         if self.interconnect not in ("nvlink", "xgmi", "pcie"):
             raise ConfigError(
                 f"hardware.interconnect={self.interconnect!r} must be one of nvlink, xgmi, pcie"
@@ -87,6 +95,10 @@ class HardwareConfig:
     def memory_bandwidth(self) -> float:
         """Bytes per second."""
         return self.memory_bandwidth_gbps * 1e9
+
+    @property
+    def l2_cache_bytes(self) -> float:
+        return self.l2_cache_mb * 1e6
 
     @property
     def host_bandwidth(self) -> float:

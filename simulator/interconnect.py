@@ -8,14 +8,14 @@ all-gather (each GPU moves 2 (n-1)/n of the message) for large ones.
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Protocol
 
+from simulator.cost_models.base import refuse_far
 from simulator.hardware import HardwareConfig
 from workbench.errors import ConfigError, CostModelError
-
-FAR = 8.0
 
 
 class AllReduce(Protocol):
@@ -65,10 +65,6 @@ class Interconnect:
         bandwidth, hop = self._link(num_ranks)
         return self._base + (num_ranks - 1) * (hop + num_bytes / bandwidth)
 
-    def all_to_all(self, num_bytes: float, num_ranks: int) -> float:
-        """Seconds to exchange `num_bytes` a GPU, spread evenly over all GPUs."""
-        return self.all_gather(num_bytes / max(1, num_ranks), num_ranks)
-
     def send_recv(self, num_bytes: float, crosses_nodes: bool = False) -> float:
         """Seconds to hand `num_bytes` to one other GPU."""
         if num_bytes <= 0:
@@ -94,7 +90,10 @@ class MeasuredAllReduce:
     ) -> None:
         self._times = times
         self._fallback = fallback
-        self.num_extrapolated = 0
+
+    def largest(self, num_ranks: int) -> float:
+        """Bytes of the largest measured message; infinite where the table is not asked."""
+        return self._times[num_ranks][0][-1] if num_ranks in self._times else inf
 
     def __call__(self, num_bytes: float, num_ranks: int) -> float:
         if num_ranks <= 1 or num_bytes <= 0:
@@ -109,13 +108,8 @@ class MeasuredAllReduce:
         sizes, seconds = self._times[num_ranks]
         if num_bytes <= sizes[0]:
             return seconds[0]
-        if num_bytes > sizes[-1]:
-            self.num_extrapolated += 1
-            if num_bytes > FAR * sizes[-1]:
-                raise CostModelError(
-                    f"all-reduce of {num_bytes:.0f} bytes is more than {FAR:.0f} times the largest"
-                    f" measured message ({sizes[-1]:.0f}): lower max_num_batched_tokens"
-                )
+        cure = "lower scheduler.max_num_batched_tokens or set cost_model.all_reduce=null"
+        refuse_far("an all-reduce with a number of bytes", num_bytes, sizes[-1], cure)
         right = min(bisect_left(sizes, num_bytes), len(sizes) - 1)
         left = right - 1
         share = (num_bytes - sizes[left]) / (sizes[right] - sizes[left])
@@ -131,39 +125,58 @@ class MeasuredAllReduce:
         (graph replay is preferred over eager launches).
 
         Raises:
-            ConfigError: The file is missing or lacks a column.
+            ConfigError: The file cannot be read, lacks a column, holds a time that is none, or has
+                no group of GPUs with two sizes.
         """
-        import pandas as pd
-
         path = Path(path)
         if not path.is_file():
             raise ConfigError(f"all-reduce table {path} does not exist: give a CSV or Parquet file")
         try:
-            frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-            if path.suffix == ".parquet":
-                if "backend" in frame and frame["backend"].str.endswith("graph").any():
-                    frame = frame[frame["backend"].str.endswith("graph")]
-                rows = zip(
-                    frame["num_gpus"],
-                    frame["message_size"] * 2,
-                    frame["latency"] * 1e-3,
-                    strict=True,
-                )
-            else:
-                frame = frame[frame["num_workers"] == frame["devices_per_node"]]
-                median = frame["time_stats.all_reduce.median"] * 1e-3
-                rows = zip(frame["num_workers"], frame["size"], median, strict=True)
+            columns = _columns(path)
         except KeyError as error:
             raise ConfigError(f"all-reduce table {path} lacks the column {error}") from None
-        return cls(_sorted(rows), fallback)
+        except (ValueError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            message = f"all-reduce table {path} cannot be read as a table: {reason}"
+            raise ConfigError(message) from None
+        times = _sorted(zip(*columns, strict=True), path)
+        if not times:
+            raise ConfigError(
+                f"all-reduce table {path} has no group of GPUs with two message sizes:"
+                " give another file, or all_reduce=null"
+            )
+        return cls(times, fallback)
+
+
+def _columns(path: Path) -> list[list[float]]:
+    """GPUs, bytes and seconds of every row; what is no number becomes NaN."""
+    import pandas as pd
+
+    if path.suffix == ".parquet":
+        frame = pd.read_parquet(path)
+        if "backend" in frame and frame["backend"].str.endswith("graph").any():
+            frame = frame[frame["backend"].str.endswith("graph")]
+        names, bytes_of_one = ("num_gpus", "message_size", "latency"), 2
+    else:
+        frame = pd.read_csv(path)
+        frame = frame[frame["num_workers"] == frame["devices_per_node"]]
+        names, bytes_of_one = ("num_workers", "size", "time_stats.all_reduce.median"), 1
+    columns = [pd.to_numeric(frame[name], errors="coerce") for name in names]
+    ranks, sizes, milliseconds = (column.tolist() for column in columns)
+    return [ranks, [n * bytes_of_one for n in sizes], [ms * 1e-3 for ms in milliseconds]]
 
 
 def _sorted(
-    rows: "zip[tuple[int, float, float]]",
+    rows: Iterable[tuple[float, ...]], path: Path
 ) -> dict[int, tuple[list[float], list[float]]]:
     """Mean time of every (ranks, bytes), ascending, and never falling with the size."""
     groups: dict[int, dict[float, list[float]]] = {}
     for ranks, size, seconds in rows:
+        if not (ranks >= 1 and 0 <= seconds < inf and 0 <= size < inf):
+            raise ConfigError(
+                f"all-reduce table {path} holds {seconds:g} s for {size:g} bytes over {ranks:g}"
+                " GPUs: sizes and times are finite numbers of at least 0"
+            )
         groups.setdefault(int(ranks), {}).setdefault(float(size), []).append(float(seconds))
     times = {}
     for ranks, by_size in groups.items():

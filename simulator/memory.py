@@ -4,15 +4,22 @@ Knows capacities in bytes. It does not know which request holds which block.
 
     blocks = (memory x utilisation - weights - activations - other) / bytes of a block
 
+A hybrid cache has one group of blocks for each kind of attention. The groups hold equally many
+layers and share one pool, so a block holds the layers of one group only (vLLM,
+`kv_cache_planning.py`: the layers are dealt into groups of equal size, the last one padded).
+
 Activations are the peak of a profiling run: the larger of the widest point of a layer with the
 whole token budget, and the sampler with logits of every sequence. Other is the driver's context,
 captured graphs and communication buffers.
 """
 
 from dataclasses import dataclass
+from math import ceil
 
+from simulator.bounds import check_count
 from simulator.hardware import GIB, HardwareConfig
-from simulator.model_config import DTYPE_BYTES, ModelConfig
+from simulator.hf_config import DTYPE_BYTES
+from simulator.model_config import ModelConfig
 from simulator.parallel import ParallelConfig
 from workbench.errors import ConfigError
 
@@ -35,6 +42,34 @@ class MemoryPlan:
     kv_cache: float
     block_bytes: float
     num_blocks: int
+
+
+def num_kv_groups(hybrid_window: int | None) -> int:
+    """Groups of layers that draw on the same blocks: two with a hybrid cache, else one."""
+    return 1 if hybrid_window is None else 2
+
+
+def block_bytes(
+    model: ModelConfig, parallel: ParallelConfig, block_size: int = 16, num_groups: int = 1
+) -> float:
+    """Bytes of one KV block on the fullest GPU.
+
+    Args:
+        block_size: Tokens a block.
+        num_groups: Groups that the layers are dealt into; a block belongs to one of them.
+
+    Raises:
+        ConfigError: Fewer layers than groups, or a count below 1.
+    """
+    check_count("cache.block_size", block_size)
+    layers = model.layers_per_stage(parallel)
+    if not 1 <= num_groups <= layers:
+        raise ConfigError(
+            f"{num_groups} KV cache groups need as many layers on every GPU, and {model.name} has"
+            f" {layers}: set cache.hybrid_window=null or lower pipeline_parallel_size"
+        )
+    share = ceil(layers / num_groups) / layers
+    return model.kv_bytes_per_token(parallel) * block_size * share
 
 
 def activation_bytes(
@@ -64,6 +99,7 @@ def plan_memory(
     gpu_memory_utilization: float = 0.9,
     max_num_batched_tokens: int = 2048,
     max_num_seqs: int = 256,
+    hybrid_window: int | None = None,
 ) -> MemoryPlan:
     """Divide the memory of the fullest GPU.
 
@@ -72,6 +108,7 @@ def plan_memory(
         gpu_memory_utilization: Share of the memory that may be used, in (0, 1].
         max_num_batched_tokens: Token budget of a step.
         max_num_seqs: Most rows of logits in a step.
+        hybrid_window: See CacheConfig; with it a block holds half of the layers.
 
     Raises:
         ConfigError: Not one KV block fits beside the weights, or a value is out of range.
@@ -80,17 +117,15 @@ def plan_memory(
         raise ConfigError(
             f"gpu_memory_utilization={gpu_memory_utilization} must lie in (0, 1], e.g. 0.9"
         )
-    if block_size < 1:
-        raise ConfigError(f"block_size={block_size} must be at least 1")
     model.check_parallel(parallel)
     usable = hardware.memory_bytes * gpu_memory_utilization
     weights = model.weight_bytes(parallel)
     activations = activation_bytes(model, parallel, max_num_batched_tokens, max_num_seqs)
     several = parallel.world_size * parallel.data_parallel_size > 1
     other = (CONTEXT_GIB + (COMMUNICATION_GIB if several else 0.0)) * GIB
-    block_bytes = model.kv_bytes_per_token(parallel) * block_size
+    one_block = block_bytes(model, parallel, block_size, num_kv_groups(hybrid_window))
     kv_cache = usable - weights - activations - other
-    if kv_cache < block_bytes:
+    if kv_cache < one_block:
         raise ConfigError(
             f"{model.name} does not fit {hardware.name}: weights {weights / GIB:.1f} GiB +"
             f" activations {activations / GIB:.1f} GiB + other {other / GIB:.1f} GiB a GPU leave no"
@@ -98,7 +133,7 @@ def plan_memory(
             f" {gpu_memory_utilization:g}): raise tensor_parallel_size"
             f" (now {parallel.tensor_parallel_size}), or take a larger GPU or a smaller model"
         )
-    num_blocks = int(kv_cache // block_bytes)
+    num_blocks = int(kv_cache // one_block)
     return MemoryPlan(
         hardware.memory_bytes,
         usable,
@@ -106,7 +141,7 @@ def plan_memory(
         activations,
         other,
         kv_cache,
-        block_bytes,
+        one_block,
         num_blocks,
     )
 
@@ -119,6 +154,7 @@ def num_kv_blocks(
     gpu_memory_utilization: float = 0.9,
     max_num_batched_tokens: int = 2048,
     max_num_seqs: int = 256,
+    hybrid_window: int | None = None,
 ) -> int:
     """KV blocks of a replica; arguments and errors as in `plan_memory`."""
     plan = plan_memory(
@@ -129,5 +165,6 @@ def num_kv_blocks(
         gpu_memory_utilization,
         max_num_batched_tokens,
         max_num_seqs,
+        hybrid_window,
     )
     return plan.num_blocks

@@ -3,20 +3,36 @@
 Knows parameter counts and bytes. It does not know how fast anything runs.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
+from simulator.bounds import check_count
+from simulator.hf_config import DTYPE_BYTES, dtype_name, read_hf_config
 from simulator.parallel import ParallelConfig
 from workbench.errors import ConfigError
 
 PRESETS = Path(__file__).parent / "model_presets"
-DTYPE_BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "fp8": 1.0, "int8": 1.0}
-_DTYPE_NAMES = {"half": "float16", "float": "float32", "bf16": "bfloat16", "fp16": "float16"}
-_REQUIRED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+# beyond any model by a factor of a hundred or so; a mistyped size must not fill the memory
+_LARGEST = {
+    "num_hidden_layers": 10_000,
+    "hidden_size": 10**6,
+    "num_attention_heads": 10**5,
+    "num_key_value_heads": 10**5,
+    "head_dim": 10**5,
+    "intermediate_size": 10**7,
+    "vocab_size": 10**8,
+    "max_position_embeddings": 10**9,
+}
+_LARGEST_OR_NONE = {
+    "num_experts": 10**5,
+    "num_experts_per_tok": 10**5,
+    "moe_intermediate_size": 10**7,
+    "shared_expert_intermediate_size": 10**7,
+    "num_dense_layers": 10_000,
+}
 _SINGLE = ParallelConfig()
 
 
@@ -28,7 +44,8 @@ class ModelConfig:
     weights and activations, `kv_cache_dtype` that of the KV cache.
 
     Raises:
-        ConfigError: A size below 1, heads that do not divide, an unknown dtype.
+        ConfigError: A size that is no whole number, below 1 or absurd, heads that do not divide, an
+            unknown dtype.
     """
 
     name: str
@@ -54,18 +71,32 @@ class ModelConfig:
     path: str | None = None
 
     def __post_init__(self) -> None:
-        for name in (*_REQUIRED, "num_key_value_heads", "head_dim", "intermediate_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} of {self.name} must be at least 1")
+        for name, largest in _LARGEST.items():
+            check_count(f"model.{name}", getattr(self, name), at_most=largest, of=self.name)
+        for name, largest in _LARGEST_OR_NONE.items():
+            check_count(f"model.{name}", getattr(self, name), 0, largest, of=self.name)
+        if self.sliding_window is not None:
+            check_count("model.sliding_window", self.sliding_window, of=self.name)
         if self.num_attention_heads % self.num_key_value_heads:
             raise ConfigError(
                 f"num_attention_heads={self.num_attention_heads} of {self.name} must be a multiple"
                 f" of num_key_value_heads={self.num_key_value_heads}"
             )
-        if not 0 <= self.num_experts_per_tok <= self.num_experts:
+        fewest = min(1, self.num_experts)
+        if not fewest <= self.num_experts_per_tok <= self.num_experts:
             raise ConfigError(
-                f"num_experts_per_tok={self.num_experts_per_tok} of {self.name} must lie between 0"
-                f" and num_experts={self.num_experts}"
+                f"num_experts_per_tok={self.num_experts_per_tok} of {self.name} must lie between"
+                f" {fewest} and num_experts={self.num_experts}"
+            )
+        if self.num_experts and not self.moe_intermediate_size:
+            raise ConfigError(
+                f"moe_intermediate_size=0 of {self.name} must be at least 1 with"
+                f" num_experts={self.num_experts}"
+            )
+        if self.num_dense_layers > self.num_hidden_layers:
+            raise ConfigError(
+                f"num_dense_layers={self.num_dense_layers} of {self.name} must be at most"
+                f" num_hidden_layers={self.num_hidden_layers}"
             )
         for name in ("dtype", "kv_cache_dtype"):
             if getattr(self, name) not in DTYPE_BYTES:
@@ -89,20 +120,13 @@ class ModelConfig:
         Raises:
             ConfigError: The file cannot be read or lacks a size.
         """
-        config, origin = _load(path)
-        config = config.get("text_config", config)
-        missing = [key for key in _REQUIRED if key not in config]
-        if missing:
-            raise ConfigError(
-                f"model config {origin} lacks {', '.join(missing)}:"
-                " give the config.json of a decoder-only transformer"
-            )
+        own_name, fields = read_hf_config(path)
         folder = None if isinstance(path, Mapping) else str(Path(path))
-        model = cls(name=name or _name(config, origin), path=folder, **_fields(config))
+        model = cls(name=name or own_name, path=folder, **fields)
         if dtype != "auto":
-            model = replace(model, dtype=_DTYPE_NAMES.get(dtype, dtype))
+            model = replace(model, dtype=dtype_name(dtype))
         kv_dtype = model.dtype if kv_cache_dtype == "auto" else kv_cache_dtype
-        return replace(model, kv_cache_dtype=_DTYPE_NAMES.get(kv_dtype, kv_dtype))
+        return replace(model, kv_cache_dtype=dtype_name(kv_dtype))
 
     @property
     def num_moe_layers(self) -> int:
@@ -239,77 +263,3 @@ def load_model_preset(name: str, dtype: str = "auto", kv_cache_dtype: str = "aut
             " or model=hf_config model.path=CONFIG_JSON"
         )
     return ModelConfig.from_hf_config(folder, None, dtype, kv_cache_dtype)
-
-
-def _load(path: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    if isinstance(path, Mapping):
-        return dict(path), "(a mapping)"
-    file = Path(path)
-    if file.is_dir():
-        file = file / "config.json"
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"model config {file} does not exist: give a config.json") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model config {file} cannot be read as JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ConfigError(f"model config {file} must hold a JSON object")
-    return config, str(file)
-
-
-def _name(config: Mapping[str, Any], origin: str) -> str:
-    named = config.get("_name_or_path") or config.get("name")
-    if named:
-        return str(named)
-    return Path(origin).parent.name if origin.endswith(".json") else str(config.get("model_type"))
-
-
-def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Sizes by our names; Hugging Face spells some of them in several ways."""
-    heads = int(config["num_attention_heads"])
-    layers = int(config["num_hidden_layers"])
-    experts = int(
-        config.get("num_experts")
-        or config.get("num_local_experts")
-        or config.get("n_routed_experts")
-        or 0
-    )
-    kind = str(config.get("model_type", ""))
-    dtype = str(config.get("torch_dtype") or config.get("dtype") or "bfloat16")
-    intermediate = int(config.get("intermediate_size") or 4 * config["hidden_size"])
-    shared = config.get("shared_expert_intermediate_size") or 0
-    window = config.get("sliding_window") if config.get("use_sliding_window", True) else None
-    dtype = _DTYPE_NAMES.get(dtype, dtype)
-    return {
-        "num_hidden_layers": layers,
-        "hidden_size": int(config["hidden_size"]),
-        "num_attention_heads": heads,
-        "num_key_value_heads": int(config.get("num_key_value_heads") or heads),
-        "head_dim": int(config.get("head_dim") or config["hidden_size"] // heads),
-        "intermediate_size": intermediate,
-        "vocab_size": int(config["vocab_size"]),
-        "max_position_embeddings": int(config.get("max_position_embeddings") or 32768),
-        "tie_word_embeddings": bool(config.get("tie_word_embeddings", False)),
-        "attention_bias": bool(config.get("attention_bias", kind in ("qwen2", "qwen2_moe"))),
-        "qk_norm": kind.startswith("qwen3") or bool(config.get("qk_norm", False)),
-        "sliding_window": int(window) if window else None,
-        "num_experts": experts,
-        "num_experts_per_tok": int(config.get("num_experts_per_tok") or 0) if experts else 0,
-        "moe_intermediate_size": int(config.get("moe_intermediate_size") or intermediate)
-        if experts
-        else 0,
-        "shared_expert_intermediate_size": int(shared) if experts else 0,
-        "num_dense_layers": _num_dense_layers(config, layers) if experts else 0,
-        "dtype": dtype if dtype in DTYPE_BYTES else "bfloat16",
-    }
-
-
-def _num_dense_layers(config: Mapping[str, Any], layers: int) -> int:
-    """Layers without experts in a mixture-of-experts model."""
-    if config.get("first_k_dense_replace"):
-        return int(config["first_k_dense_replace"])
-    every = int(config.get("decoder_sparse_step") or 1)
-    dense = set(config.get("mlp_only_layers") or ())
-    dense.update(layer for layer in range(layers) if (layer + 1) % every)
-    return len(dense)

@@ -32,7 +32,7 @@ class Replica:
     ) -> None:
         self._env = env
         self.core = core
-        self._executor = executor
+        self.executor = executor
         self._on_finish = on_finish
         self._next_arrival = next_arrival
         self._wake_up: simpy.Event | None = None
@@ -56,7 +56,7 @@ class Replica:
                 self._wake_up = self._env.event()
                 yield self._wake_up
             if self._next_arrival is not None:
-                end = self._executor.decode_ahead(core.scheduler, self._next_arrival())
+                end = self.executor.decode_ahead(core.scheduler, self._next_arrival())
                 if end > self._env.now:
                     yield self._env.timeout_at(end)
             outputs = yield from core.step()

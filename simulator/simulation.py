@@ -2,80 +2,29 @@
 
 import math
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import simpy
 
+from simulator.cluster import ClusterConfig, Policies, check_pipeline, cost_models_of
 from simulator.cost_models.base import CostModel
 from simulator.environment import SimulationEnvironment
 from simulator.executor import SimulatedExecutor
 from simulator.replica import Replica
 from simulator.request_factory import RequestFactory, RoutedRequest
 from simulator.token_source import DraftTokenSource, LengthTokenSource, TokenSource
-from workbench.config import CacheConfig, SchedulerConfig, at_least, check_types
+from workbench.config import CacheConfig, SchedulerConfig
 from workbench.engine_core import EngineCore, PipelinedEngineCore
 from workbench.errors import ConfigError
 from workbench.kv_cache.eviction import EvictionPolicy
-from workbench.metrics import UNFINISHED, RequestRecord, StepLog
+from workbench.metrics import UNFINISHED, RequestRecord, RunResult, StepLog
 from workbench.request import Request
 from workbench.router import Router
-from workbench.scheduler.batch_policy import BatchPolicy
-from workbench.scheduler.preemption import VictimPolicy
-from workbench.scheduler.request_queue import RequestQueue
 from workbench.scheduler.scheduler import Scheduler
 from workbench.workload.base import Workload, WorkloadRequest
 
 PROGRESS_EVERY = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterConfig:
-    """The servers of a run.
-
-    Attributes:
-        replicas: Engine cores, each with its own KV cache.
-        acceptance_rate: Probability that a draft token is accepted (speculative decoding).
-    """
-
-    replicas: int = 1
-    acceptance_rate: float = 0.7
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        at_least(self, 1, "replicas")
-        if not 0.0 <= self.acceptance_rate <= 1.0:
-            raise ConfigError(f"acceptance_rate={self.acceptance_rate} must be in [0, 1]")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policies:
-    """What decides on a replica; each call gives a replica its own object. None: vLLM's choice."""
-
-    queue: Callable[[], RequestQueue] | None = None
-    batch_policy: Callable[[], BatchPolicy] | None = None
-    victim_policy: Callable[[], VictimPolicy] | None = None
-    eviction: Callable[[], EvictionPolicy] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SimulationResult:
-    """What a run leaves behind.
-
-    Attributes:
-        records: One a request, in the order of arrival.
-        steps: One row a step.
-        duration_s: From the start of the run to the last event, simulated seconds.
-        counters: Sums over the replicas: preemptions, prefix_queries_tokens, prefix_hit_tokens,
-            extrapolated_steps.
-        ignored: Why requests were ignored, one line each.
-    """
-
-    records: list[RequestRecord]
-    steps: StepLog
-    duration_s: float
-    counters: dict[str, float] = field(default_factory=dict)
-    ignored: list[str] = field(default_factory=list)
+__all__ = ["ClusterConfig", "Policies", "Simulation"]
 
 
 class Simulation:
@@ -123,7 +72,8 @@ class Simulation:
         self._num_host_blocks = num_host_blocks
         self._num_stages = pipeline_parallel_size
         self._use_cohort = use_cohort
-        self._num_replicas = (cluster_config or ClusterConfig()).replicas
+        cluster = cluster_config or ClusterConfig()
+        self._num_replicas = cluster.replicas
         self._decode_ahead = decode_ahead
         self._next_arrival_time = 0.0
         self._steps = StepLog()
@@ -132,23 +82,12 @@ class Simulation:
         self._replica_of: dict[Request, int] = {}
         self._num_arrived = 0
         self._progress: Callable[[int, int, float], None] | None = None
-        if scheduler_config.async_scheduling and pipeline_parallel_size > 1:
-            raise ConfigError(
-                f"async_scheduling=true is not modelled with pipeline_parallel_size="
-                f"{pipeline_parallel_size}: set one of them to its default"
-            )
-        cluster = cluster_config or ClusterConfig()
-        self._cost_models = list(cost_model) if isinstance(cost_model, Sequence) else [cost_model]
-        if len(self._cost_models) not in (1, cluster.replicas):
-            raise ConfigError(
-                f"{len(self._cost_models)} cost models for {cluster.replicas} replicas: "
-                "give one for all, or one each"
-            )
+        check_pipeline(scheduler_config, pipeline_parallel_size)
+        models = cost_models_of(cost_model, cluster, scheduler_config.num_speculative_tokens)
         self.replicas: list[Replica] = []
         for number, child in enumerate(np.random.SeedSequence(seed).spawn(cluster.replicas)):
             source = self._token_source(cluster, int(child.generate_state(1)[0]))
-            model = self._cost_models[number % len(self._cost_models)]
-            self.replicas.append(self._make_replica(number, model, source))
+            self.replicas.append(self._make_replica(number, models[number], source))
 
     def _token_source(self, cluster: ClusterConfig, seed: int) -> TokenSource:
         num_drafts = self._scheduler_config.num_speculative_tokens
@@ -220,7 +159,7 @@ class Simulation:
     def _clock(self) -> float:
         return self.env.now
 
-    def run(self, progress: Callable[[int, int, float], None] | None = None) -> SimulationResult:
+    def run(self, progress: Callable[[int, int, float], None] | None = None) -> RunResult:
         """Run until every request has ended.
 
         Args:
@@ -234,17 +173,14 @@ class Simulation:
         self._records.sort(key=lambda record: (record.arrival_s, record.request_id))
         unfinished = [r for r in self._replica_of if not r.is_finished]
         self._records += [self._record(request) for request in unfinished]
-        return SimulationResult(
-            self._records, self._steps, self.env.now, self._counters(), self._ignored
-        )
+        return RunResult(self._records, self._steps, self.env.now, self._counters(), self._ignored)
 
     def _arrivals(self, requests: Iterable[WorkloadRequest]) -> Generator[simpy.Event, None, None]:
         env = self.env
         for item in requests:
-            delay = item.arrival_time - env.now
-            if delay > 0:
+            if item.arrival_time > env.now:
                 self._next_arrival_time = item.arrival_time
-                yield env.timeout(delay)
+                yield env.timeout_at(item.arrival_time)
             self._arrive(item)
         self._next_arrival_time = math.inf
 
@@ -258,11 +194,10 @@ class Simulation:
         self.replicas[number].add_request(request)
 
     def _on_finish(self, request: Request) -> None:
+        detail = self._why_ended(request)
         if request.finish_reason == "ignored":
-            number = self._replica_of[request]
-            reason = self.replicas[number].core.scheduler.why_ignored(request)
-            self._ignored.append(str(reason))
-        self._records.append(self._record(request))
+            self._ignored.append(str(detail))
+        self._records.append(self._record(request, detail))
         del self._replica_of[request]
         if len(self._records) % PROGRESS_EVERY == 0:
             self._report_progress()
@@ -270,7 +205,16 @@ class Simulation:
         if follow_ups:
             self.env.process(self._arrivals(follow_ups))
 
-    def _record(self, request: Request) -> RequestRecord:
+    def _why_ended(self, request: Request) -> str | None:
+        """Why a request was ignored or ended as an error, in words."""
+        if request.finish_reason == "ignored":
+            scheduler = self.replicas[self._replica_of[request]].core.scheduler
+            return scheduler.why_ignored(request)
+        reason = request.stop_reason
+        is_error = request.finish_reason == "error" and isinstance(reason, str)
+        return str(reason) if is_error else None
+
+    def _record(self, request: Request, detail: str | None = None) -> RequestRecord:
         return RequestRecord(
             request.request_id,
             self._replica_of[request],
@@ -285,6 +229,7 @@ class Simulation:
             np.frombuffer(request.token_times, dtype=np.float64),
             request.client_id,
             request.priority,
+            detail,
         )
 
     def _report_progress(self) -> None:
@@ -298,5 +243,5 @@ class Simulation:
             "preemptions": sum(scheduler.num_preemptions for scheduler in schedulers),
             "prefix_queries_tokens": sum(manager.num_queried_tokens for manager in managers),
             "prefix_hit_tokens": sum(manager.num_hit_tokens for manager in managers),
-            "extrapolated_steps": sum(model.num_extrapolated for model in self._cost_models),
+            "extrapolated_steps": sum(r.executor.num_extrapolated for r in self.replicas),
         }

@@ -5,103 +5,119 @@ not on the grid keeps its own shape in the formula; the correction is looked up 
 the token-weighted context of the chunks, the number of decode rows and their mean context.
 """
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from simulator.cost_models.attention import AttentionRoofline
+from simulator.cost_models.attention import Attention, AttentionRoofline, Chunks
 from simulator.cost_models.base import refuse_far
 from simulator.cost_models.grid import Array, CorrectionGrid
 
-_CURE = "shorten the requests (scheduler.max_model_len) or use cost_model=roofline"
+CURE = "shorten the requests (scheduler.max_model_len) or use cost_model=roofline"
+_NAMES = ("prompt chunk", "context", "decode rows", "mean context")
 
 
-class AttentionTable:
-    """Measured attention of one layer.
+class AttentionGrids(NamedTuple):
+    """Measured / formula over the axes of their kind of batch; None where none was measured.
 
-    Args:
-        roofline: The formula that is corrected.
-        chunk, kv_prefill, n_decode, kv_decode: Columns of the table: tokens of one prompt chunk
-            and of its cached context, decode rows and the context of each.
-        seconds: Measured times.
-
-    Attributes:
-        outside: Set when a question lay beyond the grid; the reader clears it.
+    The axes are those of `measure`: (chunk, kv_prefill), (n_decode, kv_decode), and all four.
     """
 
-    def __init__(
-        self,
-        roofline: AttentionRoofline,
+    prefill: CorrectionGrid | None
+    decode: CorrectionGrid | None
+    mixed: CorrectionGrid | None
+
+    @classmethod
+    def measure(
+        cls,
+        formula: AttentionRoofline,
         chunk: Array,
         kv_prefill: Array,
         n_decode: Array,
         kv_decode: Array,
         seconds: Array,
-    ) -> None:
-        self.outside = False
-        self._roofline = roofline
+    ) -> "AttentionGrids":
+        """Grids from the columns of a table.
+
+        Args:
+            formula: Of the attention that was measured.
+            chunk, kv_prefill, n_decode, kv_decode: Tokens of one prompt chunk and of its cached
+                context, decode rows and the context of each.
+            seconds: Measured times.
+        """
         predicted = [
-            roofline.time(int(n), int(n * kd), [(int(q), int(kp))] if q else [])
+            formula.time(int(n), int(n * kd), [(int(q), int(kp))] if q else [])
             for q, kp, n, kd in zip(chunk, kv_prefill, n_decode, kv_decode, strict=True)
         ]
-        corrections = seconds / np.asarray(predicted)
         table = np.stack([chunk, kv_prefill, n_decode, kv_decode], axis=1)
-        only_prefill, only_decode = (chunk > 0) & (n_decode == 0), (chunk == 0) & (n_decode > 0)
-        mixed = (chunk > 0) & (n_decode > 0)
-        self._prefill = _grid(table, corrections, only_prefill, [0, 1])
-        self._decode = _grid(table, corrections, only_decode, [2, 3])
-        self._mixed = _grid(table, corrections, mixed, [0, 1, 2, 3])
+        some = (chunk > 0) | (n_decode > 0)
+        corrections = np.divide(seconds, predicted, out=np.ones_like(seconds), where=some)
 
-    def time(
-        self, num_decodes: int, decode_context: int, prefills: Sequence[tuple[int, int]]
-    ) -> float:
-        """Seconds of one layer's attention.
+        def grid(rows: NDArray[np.bool_], columns: list[int]) -> CorrectionGrid | None:
+            if not rows.any():
+                return None
+            return CorrectionGrid(table[rows][:, columns], corrections[rows])
 
-        Raises:
-            CostModelError: More than 8 times beyond the grid.
-        """
-        seconds = self._roofline.time(num_decodes, decode_context, prefills)
+        return cls(
+            grid((chunk > 0) & (n_decode == 0), [0, 1]),
+            grid((chunk == 0) & (n_decode > 0), [2, 3]),
+            grid((chunk > 0) & (n_decode > 0), [0, 1, 2, 3]),
+        )
+
+
+class AttentionTable(Attention):
+    """Measured attention of one layer.
+
+    Args:
+        formula: Of the attention that is priced.
+        grids: Its corrections.
+        measured_window: Window of the attention that was measured. A batch with another window is
+            looked up where its rows see as many keys.
+    """
+
+    is_bounded = True
+
+    def __init__(
+        self,
+        formula: AttentionRoofline,
+        grids: AttentionGrids,
+        measured_window: int | None = None,
+    ) -> None:
+        self._formula = formula
+        self._grids = grids
+        self._clip = formula.window if formula.window != measured_window else None
+
+    def time(self, num_decodes: int, decode_context: int, prefills: Chunks) -> float:
+        seconds = self._formula.time(num_decodes, decode_context, prefills)
+        grid, at = self._place(num_decodes, decode_context, prefills)
+        if grid is None:
+            return seconds
+        if not grid.is_inside(*at):
+            names = _NAMES if len(at) == 4 else _NAMES[:2] if prefills else _NAMES[2:]
+            for name, value, largest in zip(names, at, grid.largest, strict=True):
+                refuse_far(f"attention with a {name}", value, largest, CURE)
+        return seconds * grid(*at)
+
+    def is_extrapolated(self, num_decodes: int, decode_context: int, prefills: Chunks) -> bool:
+        grid, at = self._place(num_decodes, decode_context, prefills)
+        return grid is not None and not grid.is_inside(*at)
+
+    def _place(
+        self, num_decodes: int, decode_context: int, prefills: Chunks
+    ) -> tuple[CorrectionGrid | None, tuple[float, ...]]:
+        """The grid that knows such a batch, and where in it."""
+        clip = self._clip
+        mean = decode_context / num_decodes if num_decodes else 0.0
+        if clip is not None:
+            mean = min(mean, clip)
         if not prefills:
-            if not num_decodes or self._decode is None:
-                return seconds
-            mean = decode_context / num_decodes
-            rows, longest = self._decode.largest
-            if num_decodes > rows or mean > longest:
-                self._note(("decode rows", num_decodes, rows), ("mean context", mean, longest))
-            return seconds * self._decode(num_decodes, mean)
+            return (self._grids.decode if num_decodes else None), (num_decodes, mean)
         chunk = weighted = 0
         for query, context in prefills:
             chunk += query
-            weighted += query * context
+            weighted += query * (context if clip is None else min(context, clip))
         cached = weighted / chunk
-        if not num_decodes or self._mixed is None:
-            if self._prefill is None:
-                return seconds
-            limits = self._prefill.largest
-            if chunk > limits[0] or cached > limits[1]:
-                self._note(("prompt chunk", chunk, limits[0]), ("context", cached, limits[1]))
-            return seconds * self._prefill(chunk, cached)
-        mean = decode_context / num_decodes
-        if not self._mixed.is_inside(chunk, cached, num_decodes, mean):
-            limits = self._mixed.largest
-            self._note(
-                ("prompt chunk", chunk, limits[0]),
-                ("context", cached, limits[1]),
-                ("decode rows", num_decodes, limits[2]),
-                ("mean context", mean, limits[3]),
-            )
-        return seconds * self._mixed(chunk, cached, num_decodes, mean)
-
-    def _note(self, *asked: tuple[str, float, float]) -> None:
-        self.outside = True
-        for what, value, largest in asked:
-            refuse_far(f"attention with a {what}", value, largest, _CURE)
-
-
-def _grid(
-    table: Array,
-    corrections: Array,
-    rows: "np.ndarray[tuple[int], np.dtype[np.bool_]]",
-    columns: list[int],
-) -> CorrectionGrid | None:
-    return CorrectionGrid(table[rows][:, columns], corrections[rows]) if rows.any() else None
+        if num_decodes and self._grids.mixed is not None:
+            return self._grids.mixed, (chunk, cached, num_decodes, mean)
+        return self._grids.prefill, (chunk, cached)

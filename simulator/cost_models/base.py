@@ -1,6 +1,6 @@
 """The interface between a replica and the models that price its steps."""
 
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 from workbench.errors import CostModelError
 from workbench.step_profile import StepShape
@@ -9,32 +9,48 @@ from workbench.step_profile import StepShape
 FAR = 8.0
 
 
-class CostModel(Protocol):
-    """Prices steps.
+class CostModel(ABC):
+    """Prices steps. It keeps no count of them: a price that is asked for may never be paid.
 
     Attributes:
-        num_extrapolated: Steps priced so far with a value outside of what was measured.
         is_repeatable: Whether equal shapes have equal prices, however often and in whatever order
             they are asked for.
+        is_bounded: Whether there are shapes whose price is extrapolated; where False,
+            `is_extrapolated` need not be asked.
     """
 
-    num_extrapolated: int
-    is_repeatable: bool
+    is_repeatable: bool = True
+    is_bounded: bool = False
 
+    @abstractmethod
     def step_time(self, shape: StepShape) -> float:
         """Seconds that the step keeps the replica busy, host overhead included.
 
         Raises:
             CostModelError: The shape is so far outside the model's data that no answer is honest.
         """
-        ...
 
     def host_time(self, shape: StepShape) -> float:
         """Seconds of `step_time` in which the device waits for the host.
 
         Asynchronous scheduling hides them behind the step before.
         """
-        ...
+        return 0.0
+
+    def is_extrapolated(self, shape: StepShape) -> bool:
+        """Whether the price of this shape rests on values outside of what was measured.
+
+        Of two shapes that differ in `decode_context` only, the larger is if the smaller is.
+        """
+        return False
+
+    def for_replica(self, number: int) -> "CostModel":
+        """The model that prices replica `number`, from 0: itself where replicas are alike.
+
+        Raises:
+            ConfigError: The model has no prices for this replica.
+        """
+        return self
 
 
 def refuse_far(what: str, value: float, largest: float, cure: str) -> None:

@@ -75,7 +75,10 @@ class CorrectionGrid:
 
     def is_inside(self, *coordinates: float) -> bool:
         """No coordinate is beyond the largest of its axis."""
-        return all(x <= limit for x, limit in zip(coordinates, self.largest, strict=True))
+        for x, limit in zip(coordinates, self.largest, strict=True):  # noqa: SIM110 (asked every step)
+            if x > limit:
+                return False
+        return True
 
 
 def fill_gaps(cells: Array, axes: Sequence[Array]) -> None:

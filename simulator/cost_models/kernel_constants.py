@@ -7,14 +7,21 @@ Every row says what it was fitted on. The fits minimise the mean relative error 
   CUDA graphs; m up to 8192, n and k from 1024; prompts of 64 to 16k tokens.
 * layer-wise profiles of LLMServingSim 2 (MIT), vLLM 0.19, where named.
 
+Mixed batches were not fitted: the layout of FlashAttention 2 explains them with the constants of
+prompts (see `attention.py`). The start of an empty tile is read off one row of the profiles of the
+RTX 4090 and of the RTX PRO 6000 (the same on both: 128 decode rows of 64 tokens beside a chunk of
+2,048 against one of 16).
+
 A small table's decode attention can run from the second-level cache; shares above what the device
 memory itself delivers are therefore capped at 0.92.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from math import inf
 from typing import Any
 
+from simulator.bounds import check_number
 from workbench.errors import ConfigError
 
 _SHARES = (
@@ -45,6 +52,10 @@ class KernelConstants:
     attention_latency_us: Fixed time of attention in a layer, with the write to the KV cache.
     attention_tile_rows: Query rows that one multiprocessor works on; with few queries the time is
         that of one multiprocessor walking over the whole context.
+    packs_query_heads: Whether a decode row beside a prompt chunk shares a tile between the query
+        heads that share keys (FlashAttention 3, or decode in a kernel of its own), or each head
+        has its own (FlashAttention 2).
+    empty_tile_us: To start a tile that has no query row.
     elementwise_memory: Of the memory bandwidth, in norms, activations and rotary embedding.
     elementwise_latency_us: Fixed time of one such kernel.
     network: Of the link bandwidth, in collectives.
@@ -64,6 +75,8 @@ class KernelConstants:
     decode_overhead_tokens: float = 50.0
     attention_latency_us: float = 12.0
     attention_tile_rows: float = 64.0
+    packs_query_heads: bool = False
+    empty_tile_us: float = 0.35
     elementwise_memory: float = 0.8
     elementwise_latency_us: float = 2.0
     network: float = 0.65
@@ -74,17 +87,25 @@ class KernelConstants:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
+            name = f"cost_model.constants.{field.name}"
             if field.name == "source":
                 continue
-            if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
-                raise ConfigError(
-                    f"cost_model.constants.{field.name}={value!r} must not be negative"
-                )
+            if field.name == "packs_query_heads":
+                if not isinstance(value, bool):
+                    raise ConfigError(f"{name}={value!r} must be true or false")
+            # an infinite exponent is the textbook maximum
+            elif field.name != "roofline_exponent" or value != inf:
+                check_number(name, value, below=1e6)
         for name in _SHARES:
             if not 0 < getattr(self, name) <= 1.2:
                 raise ConfigError(
                     f"cost_model.constants.{name}={getattr(self, name)} must lie in (0, 1.2]"
                 )
+        if self.attention_tile_rows < 1:
+            raise ConfigError(
+                f"cost_model.constants.attention_tile_rows={self.attention_tile_rows}"
+                " must be at least 1"
+            )
         if self.roofline_exponent < 1:
             raise ConfigError(
                 f"cost_model.constants.roofline_exponent={self.roofline_exponent}"
@@ -120,6 +141,7 @@ _HOPPER = KernelConstants(
     attention_overhead_tokens=500,
     attention_memory=0.92,
     decode_overhead_tokens=90,
+    packs_query_heads=True,
     source=f"{_TABLES}, H100 and H200 SXM, vLLM 0.24: mean error gemm 7 %, prompt 9 %, decode 10 %",
 )
 MEASURED: dict[str, KernelConstants] = {
@@ -136,6 +158,7 @@ MEASURED: dict[str, KernelConstants] = {
         attention_memory=0.92,
         decode_overhead_tokens=70,
         attention_latency_us=10.0,
+        packs_query_heads=True,
         source=f"{_TABLES}, B200, vLLM 0.24: mean error gemm 9 %, prompt 13 %, decode 10 %",
     ),
     "l40s": KernelConstants(
@@ -188,7 +211,7 @@ def constants_for(
     """Constants of a GPU, with single values replaced.
 
     Raises:
-        ConfigError: An unknown name among the overrides.
+        ConfigError: An unknown name among the overrides, or a value out of range.
     """
     if isinstance(overrides, KernelConstants):
         return overrides

@@ -1,15 +1,15 @@
 """Step times by a straight line: for tests and queueing theory, and for fits by hand.
 
-Knows counts of tokens and contexts only; model and GPU are accepted and ignored.
+Knows counts of tokens and contexts only.
 """
 
-from typing import Any
-
+from simulator.bounds import check_number
+from simulator.cost_models.base import CostModel
 from workbench.errors import ConfigError
 from workbench.step_profile import StepShape
 
 
-class LinearCostModel:
+class LinearCostModel(CostModel):
     """base + per_token x query tokens + per_context_token x keys read + per_request x rows.
 
     Args:
@@ -18,10 +18,9 @@ class LinearCostModel:
         per_context_token_s: Seconds a key token read (context of decodes and of prompt chunks).
         per_request_s: Seconds a row.
         per_swap_block_s: Seconds a KV block copied to or from the host.
-        model, hardware, parallel: Ignored.
 
     Raises:
-        ConfigError: A negative value.
+        ConfigError: A value that is negative or not finite.
     """
 
     def __init__(
@@ -31,11 +30,7 @@ class LinearCostModel:
         per_context_token_s: float = 0.0,
         per_request_s: float = 0.0,
         per_swap_block_s: float = 0.0,
-        model: Any = None,
-        hardware: Any = None,
-        parallel: Any = None,
     ) -> None:
-        del model, hardware, parallel
         for name, value in (
             ("base_s", base_s),
             ("per_token_s", per_token_s),
@@ -43,16 +38,9 @@ class LinearCostModel:
             ("per_request_s", per_request_s),
             ("per_swap_block_s", per_swap_block_s),
         ):
-            if not isinstance(value, int | float) or not value >= 0:
-                raise ConfigError(f"cost_model.{name}={value!r} must be a number of at least 0")
-        self.num_extrapolated = 0
-        self.is_repeatable = True
+            check_number(f"cost_model.{name}", value)
         self._base, self._token, self._context = base_s, per_token_s, per_context_token_s
         self._request, self._swap = per_request_s, per_swap_block_s
-
-    def host_time(self, shape: StepShape) -> float:
-        """0: no part of a step is the host's; see CostModel."""
-        return 0.0
 
     def step_time(self, shape: StepShape) -> float:
         """Seconds of a step."""
@@ -70,12 +58,13 @@ class ConstantCostModel(LinearCostModel):
 
     Args:
         step_s: Seconds a step, above 0.
-        model, hardware, parallel: Ignored.
+
+    Raises:
+        ConfigError: A value that is not positive and finite.
     """
 
-    def __init__(
-        self, step_s: float = 0.01, model: Any = None, hardware: Any = None, parallel: Any = None
-    ) -> None:
-        if not isinstance(step_s, int | float) or not step_s > 0:
-            raise ConfigError(f"cost_model.step_s={step_s!r} must be a number above 0")
+    def __init__(self, step_s: float = 0.01) -> None:
+        check_number("cost_model.step_s", step_s)
+        if step_s == 0:
+            raise ConfigError("cost_model.step_s=0 must be above 0: time would stand still")
         super().__init__(base_s=step_s)

@@ -4,53 +4,65 @@ Knows a column of durations. It does not look at the shape of a step, so it is r
 that takes the recorded decisions.
 """
 
+from copy import copy
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from simulator.cost_models.base import CostModel
 from workbench.errors import ConfigError, CostModelError
 from workbench.step_profile import StepShape
 
+Durations = dict[int, list[float]]
 
-class ReplayCostModel:
-    """Replays a file of recorded steps, one instance a replica.
+
+class ReplayCostModel(CostModel):
+    """Replays a file of recorded steps; every replica of a run replays its own rows.
 
     Args:
-        path: Parquet or CSV with a row a step, in order, e.g. the steps.parquet of a run.
-        replica: Rows of which replica, where the file has a column `replica`.
+        path: Parquet or CSV with a row a step, in order, e.g. the steps.parquet of a run. A column
+            `replica` tells the replicas apart; without it all rows are those of replica 0.
+        replica: Rows of one recorded replica, for a run of one; None: each replica its own.
         column: Column of seconds.
-        model, hardware, parallel: Ignored.
 
     Raises:
         ConfigError: The file is missing, lacks the column or the replica, or holds a duration that
-            is not a positive number.
+            is not a finite number of at least 0.
     """
 
-    def __init__(
-        self,
-        path: str,
-        replica: int = 0,
-        column: str = "duration_s",
-        model: Any = None,
-        hardware: Any = None,
-        parallel: Any = None,
-    ) -> None:
-        del model, hardware, parallel
-        self.num_extrapolated = 0
-        self.is_repeatable = False
-        self._path, self._replica = path, replica
-        self._durations = _read(Path(path), replica, column)
+    is_repeatable = False
+
+    def __init__(self, path: str, replica: int | None = None, column: str = "duration_s") -> None:
+        self._path = path
+        self._recorded = _read(Path(path), column)
+        self._only = replica
+        self._replay(replica or 0)
+
+    def _replay(self, replica: int) -> None:
+        if replica not in self._recorded:
+            raise ConfigError(
+                f"recorded steps {self._path} have no row of replica {replica} (have"
+                f" {sorted(self._recorded)}): set cluster.replicas to the number recorded"
+            )
+        self._replica = replica
+        self._durations = self._recorded[replica]
         self._next = 0
+
+    def for_replica(self, number: int) -> "ReplayCostModel":
+        """A replay of that replica's rows, from the first one on; see CostModel."""
+        if self._only is not None and number:
+            raise ConfigError(
+                f"cost_model.replica={self._only} names the rows of one replica, and the run has"
+                " more: leave it null to replay each replica's own, or set cluster.replicas=1"
+            )
+        replay = copy(self)
+        replay._replay(number if self._only is None else self._only)
+        return replay
 
     @property
     def num_steps(self) -> int:
         """Recorded steps of this replica."""
         return len(self._durations)
-
-    def host_time(self, shape: StepShape) -> float:
-        """0: no part of a step is the host's; see CostModel."""
-        return 0.0
 
     def step_time(self, shape: StepShape) -> float:
         """Seconds of the next recorded step.
@@ -69,25 +81,35 @@ class ReplayCostModel:
         return self._durations[self._next - 1]
 
 
-def _read(path: Path, replica: int, column: str) -> list[float]:
+def _read(path: Path, column: str) -> Durations:
+    """Durations by replica, in the order of the file."""
     import pandas as pd
 
     if not path.is_file():
         raise ConfigError(f"cost_model.path={path} does not exist: give a steps.parquet or a CSV")
-    frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    try:
+        frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except (ValueError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"cost_model.path={path} cannot be read as a table: {reason}") from None
     if column not in frame:
         raise ConfigError(
             f"recorded steps {path} lack the column {column}: have {', '.join(frame.columns)}"
         )
-    if "replica" in frame:
-        frame = frame[frame["replica"] == replica]
     durations = pd.to_numeric(frame[column], errors="coerce").to_numpy(dtype=np.float64)
-    if not len(durations):
-        raise ConfigError(f"recorded steps {path} have no row of replica {replica}")
     wrong = np.flatnonzero(~(durations >= 0) | ~np.isfinite(durations))
     if len(wrong):
         raise ConfigError(
             f"recorded steps {path} hold {frame[column].iloc[int(wrong[0])]!r} as {column} of step"
             f" {int(wrong[0])}: durations are numbers of at least 0"
         )
-    return [float(duration) for duration in durations]
+    if "replica" not in frame:
+        return {0: durations.tolist()} if len(durations) else {}
+    replicas = pd.to_numeric(frame["replica"], errors="coerce").to_numpy(dtype=np.float64)
+    if np.isnan(replicas).any():
+        step = int(np.flatnonzero(np.isnan(replicas))[0])
+        raise ConfigError(
+            f"recorded steps {path} hold {frame['replica'].iloc[step]!r} as replica of step {step}:"
+            " replicas are numbered from 0"
+        )
+    return {int(n): durations[replicas == n].tolist() for n in np.unique(replicas)}

@@ -1,7 +1,7 @@
 """The analytic cost model: every part from flops, bytes and a few achieved shares of the peaks.
 
 Needs no measurement of the model, so it prices any transformer on any GPU. It does not know the
-quirks of single kernels (tile steps, mixed batches): expect 5-15 % on a step.
+quirks of single kernels: expect 5-10 % on a step of a GPU whose constants were fitted.
 
     product of m x k by k x n:  latency + (compute^p + memory^p)^(1/p)
         compute = 2 m n k / (peak x share), memory = bytes of operands / (bandwidth x share)
@@ -9,20 +9,20 @@ quirks of single kernels (tile steps, mixed batches): expect 5-15 % on a step.
 Attention is in `attention.py`; norms, activations and rotary embedding move their bytes.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-from simulator.cost_models.attention import AttentionRoofline
-from simulator.cost_models.kernel_constants import KernelConstants, constants_for
-from simulator.cost_models.transformer import Parts, TransformerCostModel
+from simulator.cost_models.attention import Attention, AttentionHeads, AttentionRoofline
+from simulator.cost_models.collectives import Collectives
+from simulator.cost_models.experts import expert_load
+from simulator.cost_models.kernel_constants import KernelConstants
+from simulator.cost_models.transformer import LayerParts, Parts, Pieces, TransformerCostModel
 from simulator.hardware import HardwareConfig
-from simulator.model_config import DTYPE_BYTES, ModelConfig
+from simulator.hf_config import DTYPE_BYTES
+from simulator.model_config import ModelConfig
 from simulator.parallel import ParallelConfig
 
 ACTIVATION_BYTES = 2.0
 
 
-class RooflineParts:
+class Kernels:
     """Analytic times of single kernels on one GPU.
 
     Args:
@@ -70,54 +70,22 @@ class RooflineParts:
         return kernels * self._element_latency + num_bytes / self._element_bytes
 
 
-class RooflineCostModel(TransformerCostModel):
-    """Analytic step times.
+class RooflineParts(LayerParts):
+    """Analytic times of a model's token-wise parts.
 
     Args:
-        model, hardware, parallel: What runs, on what, and how it is divided.
-        constants: Single values of KernelConstants that replace the GPU's own, or a whole record.
-        host_overhead_s: Seconds a step that the GPU waits for the host.
-        host_overhead_per_request_s: The same for every row of the batch.
-        block_size: Tokens a KV block, for swaps.
-        all_reduce: File of measured all-reduce times; None: the analytic model.
+        model, parallel: What runs, and how it is divided.
+        kernels: Times of single kernels.
     """
 
-    def __init__(
-        self,
-        model: ModelConfig,
-        hardware: HardwareConfig,
-        parallel: ParallelConfig,
-        constants: Mapping[str, Any] | KernelConstants | None = None,
-        host_overhead_s: float = 0.0,
-        host_overhead_per_request_s: float = 0.0,
-        block_size: int = 16,
-        all_reduce: str | None = None,
-    ) -> None:
-        chosen = constants_for(hardware.name, constants)
-        super().__init__(
-            model,
-            hardware,
-            parallel,
-            chosen,
-            host_overhead_s,
-            host_overhead_per_request_s,
-            block_size,
-            all_reduce,
-        )
-        self._kernels = RooflineParts(hardware, chosen, model.dtype)
-        self.attention = AttentionRoofline(model, hardware, parallel, chosen).time  # type: ignore[method-assign]
+    def __init__(self, model: ModelConfig, parallel: ParallelConfig, kernels: Kernels) -> None:
+        self._model, self._parallel, self._kernels = model, parallel, kernels
 
-    def attention(
-        self, num_decodes: int, decode_context: int, prefills: Sequence[tuple[int, int]]
-    ) -> float:
-        """Replaced in the constructor by AttentionRoofline.time."""
-        raise NotImplementedError
-
-    def layer_parts(self, num_tokens: int) -> Parts:
-        model, kernels, n = self.model, self._kernels, float(num_tokens)
-        ranks = self.parallel.tensor_parallel_size
+    def layer(self, num_tokens: int) -> Parts:
+        model, kernels, n = self._model, self._kernels, float(num_tokens)
+        ranks = self._parallel.tensor_parallel_size
         heads = model.num_attention_heads // ranks * model.head_dim
-        kv = model.kv_heads_per_rank(self.parallel) * model.head_dim
+        kv = model.kv_heads_per_rank(self._parallel) * model.head_dim
         moved = n * ACTIVATION_BYTES
         parts = {
             "layernorm": kernels.elementwise(moved * 8 * model.hidden_size, 2),
@@ -135,18 +103,16 @@ class RooflineCostModel(TransformerCostModel):
             parts["moe"] = moe_share * self._moe(num_tokens)
         return parts
 
-    def edge_parts(self, num_tokens: int) -> Parts:
-        moved = num_tokens * self.model.hidden_size * ACTIVATION_BYTES
+    def edge(self, num_tokens: int) -> Parts:
+        moved = num_tokens * self._model.hidden_size * ACTIVATION_BYTES
         return {
             "embedding": self._kernels.elementwise(2 * moved),
             "final_layernorm": self._kernels.elementwise(4 * moved),
         }
 
-    def head_parts(self, num_samples: int) -> Parts:
-        if not num_samples:
-            return {}
-        model = self.model
-        vocab = model.vocab_size / self.parallel.tensor_parallel_size
+    def head(self, num_samples: int) -> Parts:
+        model = self._model
+        vocab = model.vocab_size / self._parallel.tensor_parallel_size
         logits = num_samples * model.vocab_size
         return {
             "lm_head": self._kernels.gemm(num_samples, vocab, model.hidden_size),
@@ -155,7 +121,7 @@ class RooflineCostModel(TransformerCostModel):
         }
 
     def _dense_mlp(self, n: float, width: float) -> Parts:
-        kernels, hidden = self._kernels, self.model.hidden_size
+        kernels, hidden = self._kernels, self._model.hidden_size
         return {
             "gate_up_proj": kernels.gemm(n, 2 * width, hidden),
             "act_fn": kernels.elementwise(n * 3 * width * ACTIVATION_BYTES),
@@ -164,20 +130,37 @@ class RooflineCostModel(TransformerCostModel):
 
     def _moe(self, num_tokens: int) -> float:
         """Router, grouped products over the activated experts, and the weighted sum."""
-        model, kernels = self.model, self._kernels
+        model, kernels = self._model, self._kernels
         hidden, n = model.hidden_size, float(num_tokens)
-        assignments, activated, share = self.experts_on_rank(num_tokens)
-        width = model.moe_intermediate_size * share
+        load = expert_load(model, self._parallel, num_tokens)
+        width = model.moe_intermediate_size * load.width
         weights = DTYPE_BYTES[model.dtype]
         seconds = kernels.gemm(n, model.num_experts, hidden) + kernels.elementwise(0.0, 3)
         for outputs, inputs in ((2 * width, hidden), (hidden, width)):
-            moved = activated * outputs * inputs * weights
-            moved += assignments * (outputs + inputs) * ACTIVATION_BYTES
-            seconds += kernels.grouped_product(2.0 * assignments * outputs * inputs, moved)
-        touched = assignments * (3 * width + 2 * hidden)
+            moved = load.activated * outputs * inputs * weights
+            moved += load.assignments * (outputs + inputs) * ACTIVATION_BYTES
+            seconds += kernels.grouped_product(2.0 * load.assignments * outputs * inputs, moved)
+        touched = load.assignments * (3 * width + 2 * hidden)
         seconds += kernels.elementwise(touched * ACTIVATION_BYTES, 2)
         if model.shared_expert_intermediate_size:
-            ranks = self.parallel.tensor_parallel_size
+            ranks = self._parallel.tensor_parallel_size
             shared = model.shared_expert_intermediate_size / ranks
             seconds += sum(self._dense_mlp(n, shared).values())
         return seconds
+
+
+class RooflineCostModel(TransformerCostModel):
+    """Analytic kernels, analytic attention, analytic collectives."""
+
+    def _build(self, constants: KernelConstants) -> Pieces:
+        model, hardware, parallel = self.model, self.hardware, self.parallel
+        heads = AttentionHeads.of(model, parallel)
+
+        def attention(window: int | None) -> Attention:
+            return AttentionRoofline(heads, hardware, constants, window)
+
+        return Pieces(
+            RooflineParts(model, parallel, Kernels(hardware, constants, model.dtype)),
+            attention,
+            Collectives(model, hardware, parallel, constants, self.all_reduce),
+        )

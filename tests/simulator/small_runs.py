@@ -7,8 +7,9 @@ import numpy as np
 
 from simulator.cost_models.base import CostModel
 from simulator.cost_models.linear import LinearCostModel
-from simulator.simulation import ClusterConfig, Policies, Simulation, SimulationResult
+from simulator.simulation import ClusterConfig, Policies, Simulation
 from workbench.config import CacheConfig, SchedulerConfig
+from workbench.metrics import RunResult
 from workbench.router import RoundRobin, Router
 from workbench.scheduler.batch_policy import (
     BatchPolicy,
@@ -68,7 +69,7 @@ def make_simulation(
     )
 
 
-def simulate(*args: Any, **settings: Any) -> SimulationResult:
+def simulate(*args: Any, **settings: Any) -> RunResult:
     """Make a simulation and run it."""
     return make_simulation(*args, **settings).run()
 

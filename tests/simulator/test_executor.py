@@ -8,9 +8,12 @@ from simulator.cost_models.linear import ConstantCostModel, LinearCostModel
 from simulator.environment import SimulationEnvironment
 from simulator.executor import SimulatedExecutor
 from simulator.token_source import LengthTokenSource
+from tests.simulator.small_runs import simulate
+from workbench.errors import CostModelError
 from workbench.metrics import StepLog
 from workbench.outputs import SchedulerOutput
 from workbench.step_profile import StepShape
+from workbench.workload.base import WorkloadRequest
 
 
 def make_step(num_tokens: int, **fields: Any) -> SchedulerOutput:
@@ -64,6 +67,14 @@ def test_an_empty_step_takes_no_time_and_no_row() -> None:
     assert len(world.log) == 0
 
 
+def test_a_step_of_nothing_but_copies_takes_their_time() -> None:
+    world = World(LinearCostModel(per_swap_block_s=0.5))
+    world.start(make_step(0, shape=StepShape(num_swap_blocks=4), preempted_req_ids=["a"]))
+    world.env.run()
+    assert world.answered_at == [2.0]
+    assert (list(world.log.duration_s), list(world.log.preempted)) == ([2.0], [1])
+
+
 def test_the_log_holds_the_step() -> None:
     world = World(LinearCostModel(per_token_s=0.5))
     world.start(
@@ -97,8 +108,8 @@ def test_steps_in_flight_follow_each_other_by_a_stage(
         world.start(make_step(5))
     world.env.run()
     assert world.answered_at == answers
-    assert world.log.start_s == starts
-    assert world.log.duration_s == [2.0] * 3
+    assert list(world.log.start_s) == starts
+    assert list(world.log.duration_s) == [2.0] * 3
 
 
 def test_an_empty_step_answers_after_the_one_before_it_has_left_the_first_stage() -> None:
@@ -140,3 +151,37 @@ def test_an_exact_time_is_met_to_the_bit() -> None:
     env.process(wait())
     env.run()
     assert met == [(0.1 + 0.2, "x"), (0.1 + 0.2, None)]
+
+
+class Short(LinearCostModel):
+    """Only decodes with few keys were measured."""
+
+    is_bounded = True
+
+    def is_extrapolated(self, shape: StepShape) -> bool:
+        return shape.decode_context > 100
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("arrival", [40.0, 95.5, 103.0, 130.7])
+def test_a_step_that_is_priced_and_not_taken_is_not_counted(arrival: float, gap: float) -> None:
+    requests = [
+        WorkloadRequest("a", 0.0, 10, 200),
+        WorkloadRequest("b", arrival, 30, 5),
+        WorkloadRequest("c", arrival + gap, 20, 50),
+    ]
+    counts = []
+    for ahead in (True, False):
+        result = simulate(requests, Short(base_s=1.0), decode_ahead=ahead)
+        counts.append(result.counters["extrapolated_steps"])
+    assert counts[0] == counts[1] > 90
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), -1.0])
+def test_a_price_that_is_none_ends_a_run_ahead_too(seconds: float) -> None:
+    class Late(LinearCostModel):
+        def step_time(self, shape: StepShape) -> float:
+            return seconds if shape.decode_context > 50 else 1.0
+
+    with pytest.raises(CostModelError, match=f"Late prices a step of 1 tokens at {seconds} s"):
+        simulate([WorkloadRequest("a", 0.0, 10, 200)], Late())

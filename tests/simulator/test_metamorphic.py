@@ -16,8 +16,9 @@ from simulator.cost_models.roofline import RooflineCostModel
 from simulator.hardware import HardwareConfig
 from simulator.model_config import ModelConfig
 from simulator.parallel import ParallelConfig
-from simulator.simulation import ClusterConfig, SimulationResult
+from simulator.simulation import ClusterConfig
 from tests.simulator.small_runs import linear_cost_model, random_requests, simulate
+from workbench.metrics import RunResult
 from workbench.router import LeastOutstanding, LongestPrefix, RoundRobin
 from workbench.workload.base import WorkloadRequest
 
@@ -35,11 +36,11 @@ NAMES = ["plain", "tight", "swap", "async", "spec", "least_outstanding", "longes
 ALL = pytest.mark.parametrize("world", WORLDS, ids=NAMES)
 
 
-def run(workload: Any, cost_model: Any, world: dict[str, Any]) -> SimulationResult:
+def run(workload: Any, cost_model: Any, world: dict[str, Any]) -> RunResult:
     return simulate(workload, cost_model, **world | {"router": world.get("router", RoundRobin)()})
 
 
-def times(result: SimulationResult) -> np.ndarray[Any, Any]:
+def times(result: RunResult) -> np.ndarray[Any, Any]:
     """Every time in a result."""
     parts = [np.array(result.steps.start_s), np.array(result.steps.duration_s)]
     for r in result.records:
@@ -48,7 +49,7 @@ def times(result: SimulationResult) -> np.ndarray[Any, Any]:
     return np.concatenate(parts)
 
 
-def decisions(result: SimulationResult) -> tuple[Any, ...]:
+def decisions(result: RunResult) -> tuple[Any, ...]:
     """Everything in a result that is not a time."""
     columns = {name: c.tolist() for name, c in result.steps.columns() if not name.endswith("_s")}
     records = [(r.request_id, r.replica, r.cached_tokens, r.preemptions) for r in result.records]
@@ -82,7 +83,7 @@ def roofline(
         llama,
         gpu.scaled(speed),
         parallel,
-        constants_for(gpu.name).scaled(speed),
+        constants=constants_for(gpu.name).scaled(speed),
         host_overhead_s=0.001 / speed,
         host_overhead_per_request_s=1e-5 / speed,
     )

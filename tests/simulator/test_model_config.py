@@ -112,6 +112,23 @@ def test_other_spellings_and_unknown_fields() -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "window"),
+    [
+        ({}, 128),
+        ({"layer_types": ["sliding_attention", "sliding_attention"]}, 128),
+        ({"layer_types": ["sliding_attention", "full_attention"]}, None),
+        ({"sliding_window_pattern": 6}, None),
+        ({"use_sliding_window": False}, None),
+    ],
+)
+def test_a_window_is_that_of_all_layers_or_none(
+    change: dict[str, object], window: int | None
+) -> None:
+    model = ModelConfig.from_hf_config(SMALL | {"sliding_window": 128} | change)
+    assert model.sliding_window == window
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"vocab_size": None}, "vocab_size"),

@@ -7,15 +7,17 @@ is processor sharing. Bounds are confidence intervals over independent runs (Stu
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from simulator.cost_models.base import CostModel
 from simulator.cost_models.linear import ConstantCostModel, LinearCostModel
-from simulator.simulation import ClusterConfig, SimulationResult
+from simulator.simulation import ClusterConfig
 from tests.simulator.small_runs import simulate
-from workbench.metrics import StepLog
+from workbench.metrics import RunResult, StepLog
 from workbench.metrics.columns import RequestColumns
 from workbench.router import RandomRouter
 from workbench.step_profile import StepShape
@@ -27,10 +29,9 @@ ONE_SLOT = {"max_num_seqs": 1}
 Floats = NDArray[np.float64]
 
 
-class GivenServiceTimes:
+class GivenServiceTimes(CostModel):
     """Each step takes the next of the given times."""
 
-    num_extrapolated = 0
     is_repeatable = False
 
     def __init__(self, seconds: Sequence[float]) -> None:
@@ -51,11 +52,11 @@ def requests(arrivals: Floats, num_outputs: Sequence[int]) -> list[WorkloadReque
     ]
 
 
-def waits(result: SimulationResult) -> Floats:
+def waits(result: RunResult) -> Floats:
     return RequestColumns.from_records(result.records).queue_s
 
 
-def sojourns(result: SimulationResult) -> Floats:
+def sojourns(result: RunResult) -> Floats:
     return RequestColumns.from_records(result.records).e2e_s
 
 
@@ -74,13 +75,13 @@ def interval(run: Callable[[int], float]) -> tuple[float, float]:
     return float(means.mean()), T_999 * float(means.std(ddof=1)) / math.sqrt(NUM_RUNS)
 
 
-def integral(steps: StepLog, column: list[int]) -> float:
+def integral(steps: StepLog, column: Sequence[int] | NDArray[Any]) -> float:
     return sum(n * seconds for n, seconds in zip(column, steps.duration_s, strict=True))
 
 
 def single_server(
     seed: int, utilization: float, distribution: str, count: int
-) -> tuple[SimulationResult, Floats, Floats]:
+) -> tuple[RunResult, Floats, Floats]:
     """One slot, one step a request; mean service time 1 s."""
     random = np.random.default_rng([seed, count])
     arrivals = poisson(random, utilization, count)
@@ -185,7 +186,7 @@ def test_continuous_batching_is_processor_sharing(lengths: str) -> None:
 def test_replicas_behind_a_random_router_are_independent_queues() -> None:
     num_replicas, utilization = 3, 0.6
 
-    def run(seed: int) -> SimulationResult:
+    def run(seed: int) -> RunResult:
         random = np.random.default_rng([seed, 17])
         count = 1800
         arrivals = poisson(random, num_replicas * utilization, count)

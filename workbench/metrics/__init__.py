@@ -1,8 +1,10 @@
 """Request records and step logs to TTFT, TPOT, ITL, E2E, goodput: for both worlds."""
 
 from workbench.metrics.columns import RequestColumns
-from workbench.metrics.records import FINISH_REASONS, UNFINISHED, RequestRecord, StepLog
+from workbench.metrics.records import FINISH_REASONS, UNFINISHED, RequestRecord
+from workbench.metrics.run_result import RunResult
 from workbench.metrics.slo import SLO
+from workbench.metrics.step_log import StepLog
 from workbench.metrics.summary import LATENCIES, PERCENTILES, distribution, jain_index, summarize
 
 __all__ = [
@@ -13,6 +15,7 @@ __all__ = [
     "UNFINISHED",
     "RequestColumns",
     "RequestRecord",
+    "RunResult",
     "StepLog",
     "distribution",
     "jain_index",

@@ -57,6 +57,7 @@ class RequestColumns:
     finish_reason: list[str]
     client_id: list[str]
     priority: Ints
+    finish_detail: list[str | None]
     token_times_s: Floats
     token_offsets: Ints
 
@@ -80,6 +81,7 @@ class RequestColumns:
             finish_reason=_checked_reasons(records),
             client_id=[r.client_id for r in records],
             priority=np.array([r.priority for r in records], dtype=np.int64),
+            finish_detail=[r.finish_detail for r in records],
             token_times_s=np.concatenate(times, dtype=np.float64) if times else np.empty(0),
             token_offsets=offsets,
         )
@@ -104,6 +106,7 @@ class RequestColumns:
             (self.token_times_s[a:b] for a, b in pairwise(bounds)),
             self.client_id,
             self.priority.tolist(),
+            self.finish_detail,
             strict=True,
         )
         return [RequestRecord(*row) for row in rows]

@@ -4,6 +4,7 @@ Knows thresholds on the latencies of one request, and nothing of rates or time: 
 from the mask in ``summary``.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +25,10 @@ class SLO:
     def __post_init__(self) -> None:
         for name in ("ttft_s", "tpot_s", "e2e_s"):
             limit = getattr(self, name)
-            if limit is not None and not limit > 0:
-                raise ConfigError(f"slo.{name}={limit} must be > 0 s; use null for no limit")
+            if limit is not None and not 0 < limit < math.inf:
+                raise ConfigError(
+                    f"slo.{name}={limit} must be > 0 s and finite; use null for no limit"
+                )
 
     @property
     def is_empty(self) -> bool:

@@ -18,6 +18,7 @@ Rules for what is counted:
   ``slo_attainment`` = those / all requests (DistServe, OSDI 2024). None if no limit is set.
 - ``prefix_hit_rate`` = hit tokens / queried tokens from the cache's own counters when given,
   else cached / prompt tokens of the requests that were scheduled.
+- ``busy_fraction`` = time in steps / (duration x replicas), idle replicas included.
 - Means over steps (``kv_usage_mean``, ``batch_size_mean``) are weighted by the steps' durations,
   ``batch_tokens_mean`` is per step. ``kv_usage`` is in 0..1.
 - ``fairness_*`` are Jain indices over the clients, 1 = all equal, 1/n = one has it all; None with
@@ -31,8 +32,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from workbench.metrics.columns import Floats, Ints, RequestColumns
-from workbench.metrics.records import UNFINISHED, RequestRecord, StepLog
+from workbench.metrics.records import UNFINISHED, RequestRecord
 from workbench.metrics.slo import SLO
+from workbench.metrics.step_log import StepLog
 
 Summary = dict[str, float | int | None]
 
@@ -54,12 +56,14 @@ def summarize(
     slo: SLO | None = None,
     *,
     duration_s: float | None = None,
+    replicas: int | None = None,
     num_kv_blocks: int | Sequence[int] | None = None,
     counters: Mapping[str, float] | None = None,
 ) -> Summary:
     """Summary of a run with plain int, float and None values, ready for JSON.
 
     ``duration_s``: length of the run; default: first arrival to last event.
+    ``replicas``: how many there were, idle ones included; default: up to the highest number seen.
     ``num_kv_blocks``: capacity, one number or one a replica; without it ``kv_usage_*`` is None.
     ``counters``: only ``prefix_queries_tokens`` and ``prefix_hit_tokens`` are read.
     """
@@ -79,7 +83,10 @@ def summarize(
     summary["prefix_hit_rate"] = _prefix_hit_rate(requests, counters or {})
     summary |= _goodput(requests, slo, duration_s)
     summary |= _fairness(requests)
-    summary |= _step_statistics(columns, duration_s, num_kv_blocks)
+    if replicas is None:
+        replicas = _highest(requests.replica, columns["replica"]) + 1
+    summary["busy_fraction"] = _ratio(columns["duration_s"].sum(), duration_s * replicas)
+    summary |= _step_statistics(columns, num_kv_blocks)
     return summary
 
 
@@ -187,18 +194,15 @@ def _fairness(requests: RequestColumns) -> Summary:
 
 def _step_statistics(
     steps: Mapping[str, Floats | Ints],
-    duration_s: float,
     num_kv_blocks: int | Sequence[int] | None,
 ) -> Summary:
     weights = steps["duration_s"]
-    replicas = len(np.unique(steps["replica"]))
     out: Summary = {
         "steps": len(weights),
         "batch_size_mean": _weighted_mean(steps["running"], weights),
         "batch_size_max": int(steps["running"].max()) if len(weights) else None,
         "batch_tokens_mean": _ratio(steps["scheduled_tokens"].sum(), len(weights)),
         "waiting_max": int(steps["waiting"].max()) if len(weights) else None,
-        "busy_fraction": _ratio(weights.sum(), duration_s * replicas),
         "kv_usage_mean": None,
         "kv_usage_max": None,
     }
@@ -210,6 +214,10 @@ def _step_statistics(
         out["kv_usage_mean"] = _weighted_mean(usage, weights)
         out["kv_usage_max"] = float(usage.max())
     return out | distribution("step_s", weights)
+
+
+def _highest(*columns: Ints) -> int:
+    return max((int(column.max()) for column in columns if len(column)), default=-1)
 
 
 def _weighted_mean(values: Floats | Ints, weights: Floats | Ints) -> float | None:

@@ -55,7 +55,7 @@ def test_layerwise_adds_its_parts(profile: Path, hardware: Load, llama: ModelCon
     both = StepShape(1, 10, [(10, 1000)], 2)
     assert model.step_time(both) == pytest.approx((32 * (count * 11 + 20) + 26) * 1e-6)
     assert sum(model.breakdown(both).values()) == pytest.approx(model.step_time(both))
-    assert model.num_extrapolated == 0
+    assert not model.is_extrapolated(both)
 
 
 def test_layerwise_counts_and_refuses(profile: Path, hardware: Load, llama: ModelConfig) -> None:
@@ -67,9 +67,9 @@ def test_layerwise_counts_and_refuses(profile: Path, hardware: Load, llama: Mode
         StepShape(5, 10_000, [], 5),
         StepShape(5, 10_000, [(50, 0)], 5),
     ]
-    for number, shape in enumerate(outside, 1):
+    for shape in outside:
         assert model.step_time(shape) > 0
-        assert model.num_extrapolated == number
+        assert model.is_extrapolated(shape)
     far = {
         "token count of 1000": StepShape(0, 0, [(1000, 0)], 1),
         "context of 9000": StepShape(0, 0, [(50, 9000)], 1),
@@ -98,6 +98,13 @@ def test_bad_profiles_are_named(profile: Path, hardware: Load, llama: ModelConfi
     whole.drop(columns="tokens").to_csv(dense)
     with pytest.raises(ConfigError, match="lacks the column tokens"):
         build(profile)
+    whole.drop(columns="layer").to_csv(dense)
+    with pytest.raises(ConfigError, match="lacks the column layer"):
+        build(profile)
+    for wrong in (float("nan"), float("inf"), -1.0):
+        whole.assign(time_us=[wrong, *whole["time_us"][1:]]).to_csv(dense)
+        with pytest.raises(ConfigError, match=f"holds {wrong:g} as time_us in row 0"):
+            build(profile)
     whole.assign(time_us="slow").to_csv(dense)
     with pytest.raises(ConfigError, match="no number"):
         build(profile)
@@ -138,7 +145,7 @@ def test_roofline_is_near_layerwise_profiles(
     roofline = RooflineCostModel(model, hardware(gpu), parallel)
     for shape in SHAPES:
         assert roofline.step_time(shape) == pytest.approx(measured.step_time(shape), rel=0.15)
-    assert measured.num_extrapolated == 0
+    assert not any(map(measured.is_extrapolated, SHAPES))
 
 
 def test_layerwise_attention_is_exact_on_its_grid(
@@ -149,7 +156,8 @@ def test_layerwise_attention_is_exact_on_its_grid(
     frame = pd.read_csv(path / "tp1/attention.csv").iloc[::97]
     for chunk, cached, rows, context, microseconds in frame.itertuples(index=False):
         prefills = [(int(chunk), int(cached))] if chunk else []
-        seconds = model.attention(int(rows), int(rows * context), prefills)
+        seconds = model.breakdown(StepShape(int(rows), int(rows * context), prefills))["attention"]
+        seconds /= 32
         assert seconds == pytest.approx(microseconds * 1e-6, rel=1e-6)
 
 
@@ -174,7 +182,7 @@ def test_roofline_is_near_kernel_tables(
         seconds = measured.step_time(shape)
         assert roofline.step_time(shape) == pytest.approx(seconds, rel=0.2)
         assert sum(measured.breakdown(shape).values()) == pytest.approx(seconds)
-    assert measured.num_extrapolated == 0
+    assert not any(map(measured.is_extrapolated, SHAPES))
 
 
 @pytest.fixture
@@ -199,26 +207,26 @@ def kernels(tmp_path: Path, hardware: Load, llama: ModelConfig) -> Path:
     return root
 
 
-def _write(folder: Path, name: str, rows: list[tuple], columns: list[str]) -> None:  # type: ignore[type-arg]
+def _write(folder: Path, name: str, rows: list[tuple], columns: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows, columns=columns).to_parquet(folder / f"{name}.parquet")
 
 
 def test_kernel_tables_count_and_refuse(kernels: Path, hardware: Load, llama: ModelConfig) -> None:
     model = KernelTableCostModel(llama, hardware("a100"), ParallelConfig(), str(kernels))
-    parts = model.breakdown(StepShape(8, 8 * 1024, [], 8))
-    assert parts["attention"] == pytest.approx(32e-3)
+    assert model.breakdown(StepShape(8, 8 * 1024, [], 8))["attention"] == pytest.approx(32e-3)
+    parts = model.breakdown(StepShape(0, 0, [(100, 0)], 1))
     # 4096 x 4096 lies between two measured sizes
-    assert 0.5e-3 < model.layer_parts(100)["o_proj"] < 2e-3
+    assert 0.5e-3 < parts["o_proj"] / 32 < 2e-3
     outside = [
         StepShape(0, 0, [(101, 0)], 1),
         StepShape(9, 900, [], 9),
         StepShape(1, 2000, [], 1),
         StepShape(0, 0, [(50, 2000)], 1),
     ]
-    for number, shape in enumerate(outside, 1):
+    for shape in outside:
         assert model.step_time(shape) > 0
-        assert model.num_extrapolated == number
+        assert model.is_extrapolated(shape)
     for message, shape in {
         "token count": StepShape(0, 0, [(1000, 0)], 1),
         "decode rows": StepShape(90, 900, [], 90),
@@ -242,6 +250,19 @@ def test_bad_kernel_tables_are_named(kernels: Path, hardware: Load, llama: Model
     with pytest.raises(ConfigError, match="fp8 rows"):
         build(kernels, load_model_preset("llama3_8b", kv_cache_dtype="fp8"))
     file = kernels / "gemm/vllm/0.10.0/gemm_perf.parquet"
+    whole = pd.read_parquet(file)
+    whole.assign(latency=[float("nan"), *whole["latency"][1:]]).to_parquet(file)
+    with pytest.raises(ConfigError, match="holds nan as latency"):
+        build(kernels)
+    whole.assign(device="NVIDIA B200").to_parquet(file)
+    with pytest.raises(ConfigError, match=r"measured on NVIDIA B200, not on hardware\.name=a100"):
+        build(kernels)
+    KernelTableCostModel(
+        llama, hardware("a100"), ParallelConfig(), str(kernels), allow_mismatch=True
+    )
+    file.write_text("no table")
+    with pytest.raises(ConfigError, match="cannot be read as Parquet"):
+        build(kernels)
     pd.DataFrame({"gemm_dtype": ["bfloat16"], "m": [1]}).to_parquet(file)
     with pytest.raises(ConfigError, match="lacks the column n, k, latency"):
         build(kernels)
