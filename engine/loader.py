@@ -4,6 +4,7 @@ Knows the order of things: everything that can be refused is refused before memo
 not know architectures (the registry does) nor file formats (the checkpoint does).
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from engine.checkpoint import Checkpoint
 from engine.dummy_weights import fill_randomly
 from engine.errors import ModelLoadError, OutOfMemoryError
 from engine.layers.linear import Linear
+from engine.layers.moe import SparseMoe
+from engine.layers.packed_weight import is_native
 from engine.layers.weights import Placement
 from engine.models.causal_lm import CausalLM
 from engine.models.registry import model_class
@@ -39,8 +42,14 @@ def load_model(
     dtype: str | torch.dtype = "auto",
     device: str | torch.device = "cpu",
     seed: int = 0,
+    adapts_to_cpu: bool = True,
 ) -> CausalLM:
     """Build the model of a config and fill its parameters.
+
+    A CPU that does not multiply 16-bit floats in hardware computes a 16-bit model in float32: its
+    weights are the same 16-bit values, held in twice the memory, and everything between them is
+    rounded less often. Where the wider weights do not fit, the model stays as it is. Tied
+    embeddings become two tensors, the table and its packed copy.
 
     Args:
         hf_config: from `read_hf_config`.
@@ -49,6 +58,8 @@ def load_model(
         dtype: of the parameters; "auto" is that of the config, float32 where it names none.
         device: where the parameters live.
         seed: of dummy weights.
+        adapts_to_cpu: whether a CPU may hold the weights as it multiplies them fastest, packed and
+            wider; False keeps them readable, in `dtype`.
 
     Returns:
         The model in evaluation mode, without gradients.
@@ -62,9 +73,13 @@ def load_model(
         raise ConfigError(
             f"load_format {load_format!r} is unknown: choose one of {', '.join(LOAD_FORMATS)}"
         )
-    placement = Placement(resolve_dtype(hf_config, dtype), torch.device(device))
+    stored = resolve_dtype(hf_config, dtype)
     build = model_class(hf_config)
-    plan = build(hf_config, Placement(placement.dtype, torch.device("meta")))
+    plan = build(hf_config, Placement(stored, torch.device("meta")))
+    placement = Placement(stored, torch.device(device))
+    if adapts_to_cpu and _widens(plan, placement):
+        placement = replace(placement, dtype=torch.float32)
+        plan = build(hf_config, Placement(torch.float32, torch.device("meta")))
     checkpoint = None if load_format == "dummy" else _open(path, plan)
     _check_memory(plan.num_bytes(), placement.device)
     try:
@@ -73,7 +88,10 @@ def load_model(
             fill_randomly(model, seed)
         else:
             checkpoint.copy_into(model.destinations())
-        _finalize(model)
+        if placement.dtype != stored:
+            _round(model, stored)
+        if adapts_to_cpu:
+            _finalize(model)
     except (MemoryError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise _out_of_memory(plan.num_bytes(), placement.device) from error
@@ -139,6 +157,20 @@ def _open(path: str | Path | None, plan: CausalLM) -> Checkpoint:
     return checkpoint
 
 
+def _widens(plan: CausalLM, placement: Placement) -> bool:
+    """Whether to hold 16-bit weights in float32."""
+    if is_native(placement.dtype, placement.device):
+        return False
+    available = available_bytes(placement.device)
+    return available is None or 2 * plan.num_bytes() < available
+
+
+def _round(model: CausalLM, dtype: torch.dtype) -> None:
+    """Round the values of all parameters to those that `dtype` has, one parameter at a time."""
+    for parameter in model.parameters():
+        parameter.copy_(parameter.to(dtype))
+
+
 def _check_memory(needed: int, device: torch.device) -> None:
     available = available_bytes(device)
     if available is not None and needed > available:
@@ -156,5 +188,5 @@ def _out_of_memory(needed: int, device: torch.device) -> OutOfMemoryError:
 
 def _finalize(model: CausalLM) -> None:
     for module in model.modules():
-        if isinstance(module, Linear):
+        if isinstance(module, Linear | SparseMoe):
             module.finalize()

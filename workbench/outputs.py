@@ -4,11 +4,11 @@ A SchedulerOutput says what is different from the step before, and lazily what i
 records decide nothing and know neither clock nor device.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from workbench.request import Request, RequestStatus
+from workbench.request import Request
 from workbench.sampling_params import SamplingParams
 from workbench.step_profile import StepShape
 
@@ -125,7 +125,7 @@ class SchedulerOutput:
         "total_num_scheduled_tokens",
     )
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, rows: BatchRows = NO_ROWS) -> None:
         self.step = step
         self.scheduled_new_reqs: list[NewRequestData] = []
         self.new_block_ids: dict[str, list[list[int]]] = {}
@@ -140,7 +140,7 @@ class SchedulerOutput:
         self.num_waiting = 0
         self.num_used_blocks = 0
         self.shape = StepShape()
-        self._rows = NO_ROWS
+        self._rows = rows
 
     @property
     def num_scheduled_tokens(self) -> dict[str, int]:
@@ -186,9 +186,6 @@ class ModelRunnerOutput:
     prompt_logprobs: Mapping[str, Any] = field(default_factory=dict)
 
 
-SILENT_ENDS = (RequestStatus.FINISHED_ABORTED, RequestStatus.FINISHED_ERROR)
-
-
 class EngineCoreOutputs:
     """What a step gave to the requests.
 
@@ -196,20 +193,22 @@ class EngineCoreOutputs:
         finished: Requests that ended in this step, in batch order, with final counts and times.
     """
 
-    __slots__ = ("_batch", "_rows", "finished")
+    __slots__ = ("_batch", "_late", "_rows", "finished")
 
     def __init__(
         self,
         batch: Sequence[Request] = (),
         rows: Sequence[list[int]] | None = None,
         finished: list[Request] | None = None,
+        late: Collection[Request] = (),
     ) -> None:
         self.finished = finished if finished is not None else []
         self._batch = batch
         self._rows = rows
+        self._late = late
 
     def new_tokens(self) -> Iterator[tuple[Request, list[int]]]:
         """(request, its new token ids) of every request that got real tokens in this step."""
         for request, token_ids in zip(self._batch, self._rows or (), strict=False):
-            if token_ids and request.status not in SILENT_ENDS:
+            if token_ids and request not in self._late:
                 yield request, token_ids

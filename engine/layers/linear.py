@@ -1,11 +1,13 @@
 """A linear layer whose weight may be several checkpoint matrices, stacked.
 
-Knows how the parts lie in the fused weight. Does not know what they are for.
+Knows how the parts lie in the fused weight, and that a CPU wants it packed. Does not know what the
+parts are for.
 """
 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engine.layers.packed_weight import PackedWeight, pack, without_values
 from engine.layers.weights import Destination, Destinations, Placement
 
 
@@ -28,6 +30,7 @@ class Linear(nn.Module):
         self.parts = parts
         self.weight = placement.empty(out_features, in_features)
         self.bias = placement.empty(out_features) if bias else None
+        self._packed: PackedWeight | None = None
 
     def destinations(self, prefix: str) -> Destinations:
         """Views of the parts by checkpoint name.
@@ -44,8 +47,17 @@ class Linear(nn.Module):
         return found
 
     def finalize(self) -> None:
-        """Called once, when all weights are in place: the place to pack them for another GEMM."""
+        """Called once, when all weights are in place: packs the weight where that is faster.
+
+        `weight` then keeps its shape and dtype but no values; a table that is shared with the
+        layer keeps its own.
+        """
+        self._packed = pack(self.weight)
+        if self._packed is not None:
+            self.weight = without_values(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply to x [T, in_features]; returns [T, out_features]."""
+        if self._packed is not None:
+            return self._packed.linear(x, self.bias)
         return functional.linear(x, self.weight, self.bias)

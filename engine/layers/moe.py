@@ -4,7 +4,7 @@ Knows routing, grouping of tokens by expert, and how to run the groups on a CPU 
 functions that route and group are attributes of the block, so that kernels can take their place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from engine.layers.activation import silu_and_mul
 from engine.layers.linear import Linear
+from engine.layers.packed_weight import PackedWeight, pack, without_values
 from engine.layers.weights import Destination, Destinations, Placement
 
 
@@ -88,6 +89,7 @@ class SparseMoe(nn.Module):
         self.down = placement.empty(experts, hidden_size, width)
         self.route: Route = route
         self.group: Group = group_by_expert
+        self._packed: list[tuple[PackedWeight, PackedWeight]] = []
 
     def destinations(self, layer: str) -> Destinations:
         """Views by checkpoint name, one a matrix of an expert, and those of fused checkpoints."""
@@ -112,18 +114,35 @@ class SparseMoe(nn.Module):
             found[f"{layer}.mlp.gate.weight"] = Destination(self.router.weight, (gate_name,))
         return found
 
+    def finalize(self) -> None:
+        """Called once, when all weights are in place: packs each expert where that is faster.
+
+        The weights then keep their shapes and dtypes but no values.
+        """
+        for gate_up, down in zip(self.gate_up, self.down, strict=True):
+            first, second = pack(gate_up), pack(down)
+            if first is None or second is None:
+                return
+            self._packed.append((first, second))
+        self.gate_up, self.down = without_values(self.gate_up), without_values(self.down)
+
     def forward(self, x: Tensor) -> Tensor:
         """Apply to x [T, hidden]; returns [T, hidden]. Weighted sums are taken in float32."""
         config = self.config
         weights, expert_ids = self.route(self.router(x), config.experts_per_token, config.normalize)
         groups = self.group(expert_ids, config.num_experts)
         inputs = x[groups.order // config.experts_per_token]
-        run = run_grouped if has_grouped_mm(x, config.intermediate_size) else run_each
-        outputs = run(inputs, groups.ends, self.gate_up, self.down)
+        outputs = self._run(inputs, groups.ends)
         pairs = torch.empty_like(outputs)
         pairs[groups.order] = outputs
         pairs = pairs.view(len(x), config.experts_per_token, x.shape[1])
         return torch.einsum("tkh,tk->th", pairs.float(), weights.float()).to(x.dtype)
+
+    def _run(self, inputs: Tensor, ends: Tensor) -> Tensor:
+        if self._packed:
+            return run_packed(inputs, ends, self._packed)
+        run = run_grouped if has_grouped_mm(inputs, self.config.intermediate_size) else run_each
+        return run(inputs, ends, self.gate_up, self.down)
 
 
 def has_grouped_mm(x: Tensor, intermediate_size: int) -> bool:
@@ -164,5 +183,19 @@ def run_each(inputs: Tensor, ends: Tensor, gate_up: Tensor, down: Tensor) -> Ten
         if end > start:
             hidden = silu_and_mul(functional.linear(inputs[start:end], gate_up[expert]))
             outputs[start:end] = functional.linear(hidden, down[expert])
+        start = end
+    return outputs
+
+
+def run_packed(
+    inputs: Tensor, ends: Tensor, experts: Sequence[tuple[PackedWeight, PackedWeight]]
+) -> Tensor:
+    """As `run_each`, with the two packed matrices of every expert."""
+    outputs = torch.empty_like(inputs)
+    start = 0
+    for (gate_up, down), end in zip(experts, ends.tolist(), strict=True):
+        if end > start:
+            hidden = silu_and_mul(gate_up.linear(inputs[start:end], None))
+            outputs[start:end] = down.linear(hidden, None)
         start = end
     return outputs

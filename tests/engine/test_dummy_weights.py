@@ -12,7 +12,9 @@ from tests.engine.paged import PagedRun
 
 def test_the_seed_decides_the_weights() -> None:
     config = make_config("qwen2")
-    first, again, other = (load_model(config, None, "dummy", seed=seed) for seed in (3, 3, 4))
+    first, again, other = (
+        load_model(config, None, "dummy", seed=seed, adapts_to_cpu=False) for seed in (3, 3, 4)
+    )
     assert first.head.weight.equal(again.head.weight)
     assert not first.head.weight.equal(other.head.weight)
     assert not first.layers[0].mlp.down.weight.equal(first.layers[1].mlp.down.weight)
@@ -42,5 +44,8 @@ def test_large_matrices_repeat_a_tile_without_equal_rows() -> None:
 
 def test_half_precision_weights_are_those_of_float32_rounded() -> None:
     config = make_config("llama")
-    precise, rounded = (load_model(config, None, "dummy", dtype=d) for d in ("float32", "bfloat16"))
+    precise, rounded = (
+        load_model(config, None, "dummy", dtype=dtype, adapts_to_cpu=False)
+        for dtype in ("float32", "bfloat16")
+    )
     assert precise.head.weight.bfloat16().equal(rounded.head.weight)

@@ -30,6 +30,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(folder: Path, **settings: Any) -> CausalLM:
+    """The model with weights that can be read."""
+    settings.setdefault("adapts_to_cpu", False)
     return load_model(read_hf_config(folder), folder, **settings)
 
 
@@ -91,6 +93,29 @@ def test_weights_are_cast_while_they_are_loaded(name: str, folder: Path) -> None
     assert model.head.weight.equal(expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_cpu_without_16_bit_products_holds_the_same_values_in_float32(
+    dtype: torch.dtype, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.loader.is_native", lambda dtype, device: False)
+    model, plain = load(folder, dtype=dtype, adapts_to_cpu=True), load(folder, dtype=dtype)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+    assert model.embedding.weight.equal(plain.embedding.weight.float())
+    x = torch.randn(3, 48, generator=torch.Generator().manual_seed(0))
+    expected = x @ plain.layers[0].attention.qkv.weight.float().T
+    torch.testing.assert_close(model.layers[0].attention.qkv(x), expected)
+
+
+def test_a_model_that_does_not_fit_in_float32_stays_in_16_bits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_bytes = load(folder, dtype="bfloat16").num_bytes()
+    monkeypatch.setattr("engine.loader.is_native", lambda dtype, device: False)
+    monkeypatch.setattr("engine.loader.available_bytes", lambda device: 2 * num_bytes)
+    model = load(folder, dtype="bfloat16", adapts_to_cpu=True)
+    assert model.embedding.weight.dtype == torch.bfloat16
+
+
 def test_dtype_auto_is_that_of_the_config() -> None:
     config = make_config("llama", dtype="bfloat16")
     assert resolve_dtype(config, "auto") == torch.bfloat16
@@ -122,7 +147,7 @@ def test_finalize_is_called_once_a_linear_layer_after_loading(
     monkeypatch.setattr(
         Linear, "finalize", lambda self: seen.append((id(self), self.weight.sum().item()))
     )
-    model = load(folder)
+    model = load(folder, adapts_to_cpu=True)
     linears = [module for module in model.modules() if isinstance(module, Linear)]
     assert seen == [(id(module), module.weight.sum().item()) for module in linears]
     assert len(linears) == 2 * 4 + 1
@@ -138,6 +163,8 @@ def write_shards(folder: Path, model: CausalLM, count: int) -> None:
 
 MEASURE_PEAK = """
 import sys
+import torch
+from engine.layers.packed_weight import pack
 from engine.loader import load_model
 from engine.models.registry import read_hf_config
 
@@ -147,6 +174,7 @@ def memory(name):
 
 config = read_hf_config(sys.argv[1])
 load_model(config, None, "dummy", device="meta")
+pack(torch.ones(64, 64)).linear(torch.ones(1, 64), None)  # what a library takes once
 before = memory("VmRSS")
 model = load_model(config, sys.argv[1])
 print((memory("VmHWM") - before) / model.num_bytes())
@@ -158,7 +186,7 @@ def test_peak_memory_is_about_one_copy(tmp_path: Path) -> None:
     config = make_config("llama", hidden_size=512, intermediate_size=2048, vocab_size=2048)
     config.num_hidden_layers = 5
     config.save_pretrained(tmp_path)
-    write_shards(tmp_path, load_model(config, None, "dummy"), count=10)
+    write_shards(tmp_path, load_model(config, None, "dummy", adapts_to_cpu=False), count=10)
     done = subprocess.run(
         [sys.executable, "-c", MEASURE_PEAK, str(tmp_path)],
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},

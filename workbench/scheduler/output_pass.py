@@ -41,8 +41,7 @@ class OutputPass:
             return EngineCoreOutputs(finished=finished)
         batch = step.output._rows
         if step.rows or step.leavers or ending or self._state.num_stoppable:
-            finished = self._apply_tokens(step, batch.requests, rows, set(ending), now)
-            return EngineCoreOutputs(batch.requests, rows, finished)
+            return self._apply_tokens(step, batch.requests, rows, set(ending), now)
         # Nothing can happen but that every list of output tokens grows.
         deque(map(list.extend, batch.output_lists, rows), maxlen=0)
         return EngineCoreOutputs(batch.requests, rows)
@@ -75,11 +74,16 @@ class OutputPass:
         rows: Sequence[list[int]],
         ending: set[Request],
         now: float,
-    ) -> list[Request]:
+    ) -> EngineCoreOutputs:
         finished: list[Request] = []
+        late: set[Request] = set()
         single = step.rows
         leavers = set(step.leavers)
         for request, token_ids in zip(batch, rows, strict=True):
+            if request.is_finished:
+                # It ended while this step was in flight: what the step sampled is nobody's.
+                late.add(request)
+                token_ids = []
             if single and request in single:
                 if token_ids:
                     request.output_token_ids += token_ids
@@ -95,7 +99,7 @@ class OutputPass:
                 elif ending and request in ending:
                     self._finish(request, RequestStatus.FINISHED_LENGTH_CAPPED, finished)
         self._remove(finished)
-        return finished
+        return EngineCoreOutputs(batch, rows, finished, late)
 
     def _apply_row(
         self,

@@ -1,5 +1,6 @@
 """Fused linear layers and the views of their parts."""
 
+import pytest
 import torch
 
 from engine.layers.linear import Linear
@@ -37,3 +38,33 @@ def test_meta_layers_have_shapes_but_no_memory() -> None:
     layer = Linear(1 << 20, {"up": 1 << 20}, False, Placement(torch.bfloat16, torch.device("meta")))
     assert layer.weight.shape == (1 << 20, 1 << 20)
     assert layer.weight.nbytes == 2 << 40
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("num_tokens", [1, 5, 64])
+def test_finalized_layers_compute_the_same_and_hold_no_second_copy(
+    has_bias: bool, num_tokens: int
+) -> None:
+    layer = Linear(48, {"gate": 33, "up": 33}, has_bias, CPU)
+    for parameter in layer.parameters():
+        parameter.normal_(generator=torch.Generator().manual_seed(1))
+    x = torch.randn(num_tokens, 48, generator=torch.Generator().manual_seed(0))
+    expected = layer(x)
+    layer.finalize()
+    torch.testing.assert_close(layer(x), expected)
+    assert layer.weight.is_meta
+    assert layer.weight.shape == (66, 48)
+
+
+def test_a_shared_table_survives() -> None:
+    layer = Linear(4, {"lm_head": 8}, False, CPU)
+    table = layer.weight
+    layer.finalize()
+    assert not table.is_meta
+
+
+def test_gpu_layers_and_layers_without_memory_are_not_packed() -> None:
+    layer = Linear(4, {"up": 8}, False, Placement(torch.float32, torch.device("meta")))
+    before = layer.weight
+    layer.finalize()
+    assert layer.weight is before

@@ -113,3 +113,14 @@ def test_routing_and_grouping_can_be_replaced() -> None:
     expected = (functional.silu(gate) * up) @ block.down[0].T
     torch.testing.assert_close(block(x), expected, rtol=1e-5, atol=1e-5)
     assert called == ["route", "group"]
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 40])
+def test_packed_experts_compute_the_same(tokens: int) -> None:
+    block = make_block(True).float()
+    x = torch.randn(tokens, 12, generator=torch.Generator().manual_seed(tokens))
+    expected = block(x)
+    block.finalize()
+    torch.testing.assert_close(block(x), expected)
+    assert block.gate_up.is_meta
+    assert block.down.shape == (5, 12, 8)

@@ -1,0 +1,1 @@
+"""Measurements on a real device: step times, throughput, the table that calibrates a simulator."""

@@ -1,0 +1,81 @@
+"""A small random Llama with a byte-level tokenizer, written as a checkpoint: no download.
+
+    python -m engine.demo_checkpoint FOLDER
+
+It knows nothing and says nothing sensible; its speed and its scheduling are real.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+CONFIG: dict[str, Any] = {
+    "vocab_size": 259,
+    "hidden_size": 256,
+    "intermediate_size": 704,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 2048,
+    "bos_token_id": 256,
+    "eos_token_id": 257,
+    "pad_token_id": 258,
+}
+SPECIAL_TOKENS = ("<|bos|>", "<|eos|>", "<|pad|>")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def write_demo_checkpoint(folder: Path, seed: int = 0) -> Path:
+    """Write config.json, model.safetensors and the tokenizer; the folder."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(LlamaConfig(**CONFIG))
+    model.save_pretrained(folder)
+    _tokenizer().save_pretrained(folder)
+    return folder
+
+
+def _tokenizer() -> Any:
+    """Every byte is a token; three special tokens follow."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
+    bos, eos, pad = SPECIAL_TOKENS
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=bos,
+        eos_token=eos,
+        pad_token=pad,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def main() -> int:
+    """Entry point; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    if (folder / "config.json").exists():
+        print(f"{folder} holds a checkpoint already")
+        return 0
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"wrote {write_demo_checkpoint(folder)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
