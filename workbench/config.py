@@ -123,7 +123,7 @@ class CacheConfig:
 
 
 def check_types(config: Any) -> None:
-    """Refuse a field whose value is not of its annotated type, by name."""
+    """Refuse a field whose value is not of its annotated type, or not finite, by name."""
     for name, field in config.__dataclass_fields__.items():
         value = getattr(config, name)
         allowed = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
@@ -133,6 +133,8 @@ def check_types(config: Any) -> None:
             continue
         if not isinstance(value, allowed[kind]) or (kind is not bool and isinstance(value, bool)):
             raise ConfigError(f"{name}={value!r} must be of type {base}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{name}={value} must be a finite number")
 
 
 def at_least(config: Any, minimum: float, *names: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable
 
 from workbench.executor import Clock, Executor, Pending
 from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput, SchedulerOutput
-from workbench.request import Request, RequestStatus
+from workbench.request import Request
 from workbench.scheduler.scheduler import Scheduler
 
 Step = Generator[Pending, ModelRunnerOutput, EngineCoreOutputs]
@@ -37,7 +37,7 @@ class EngineCore:
     def add_request(self, request: Request) -> bool:
         """Queue a request; False if it can never run, and has ended as ignored."""
         if self.scheduler.why_ignored(request) is not None:
-            request.status = RequestStatus.FINISHED_IGNORED
+            self.scheduler.ignore_request(request)
             return False
         self.scheduler.add_request(request, self.clock())
         return True

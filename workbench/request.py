@@ -14,6 +14,7 @@ from workbench.kv_cache.block_hash import BlockHashes
 from workbench.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
+    from workbench.kv_cache.block_run import HeldRuns
     from workbench.scheduler.decode_cohort import DecodeCohort
 
 
@@ -76,6 +77,7 @@ class Request:
         "client_id",
         "deadline",
         "first_scheduled_time",
+        "held_runs",
         "is_prefill_chunk",
         "last_scheduled_token",
         "max_tokens",
@@ -130,6 +132,12 @@ class Request:
         self.deadline = deadline
         self.predicted_output_tokens = predicted_output_tokens
 
+        # Computed tokens once the step is scheduled that samples its last token.
+        self.last_scheduled_token = num_prompt_tokens + max_tokens - 1
+        self._begin()
+
+    def _begin(self) -> None:
+        """Set what changes in the course of its life."""
         self.status = RequestStatus.WAITING
         self.stop_reason: int | str | None = None
         self.arrival_index = 0
@@ -138,17 +146,16 @@ class Request:
         self.num_preemptions = 0
         self.num_cached_tokens = 0
         self.is_prefill_chunk = False
-        # Computed tokens once the step is scheduled that samples its last token.
-        self.last_scheduled_token = num_prompt_tokens + max_tokens - 1
-        self.spec_token_ids: list[int] = []
+        self.spec_token_ids: Sequence[int] = ()
         # In-flight output that a preemption made stale: it is still delivered, but its
         # tokens no longer belong to the (reset) computed count.
         self.num_stale_output_tokens = 0
         self.num_swapped_tokens = 0
 
         # One list of physical block ids, and one count of keyed blocks, a KV-cache group.
-        self.block_ids: list[list[int]] = []
+        self.block_ids: Sequence[list[int]] = ()
         self.num_cached_blocks: list[int] = []
+        self.held_runs: HeldRuns | None = None
 
         self._num_computed_tokens = 0
         self._num_output_tokens = 0
@@ -203,7 +210,7 @@ class Request:
         cohort = self._cohort
         if cohort is None:
             return self._token_times
-        return self._token_times + cohort.return_times[self._joined_tick : cohort.num_returned]
+        return self._token_times + cohort.times_since(self._joined_tick)
 
     @property
     def is_finished(self) -> bool:

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from hashlib import blake2b
 from math import ceil
+from numbers import Integral
 from random import Random
 from typing import Protocol
 
@@ -59,14 +60,21 @@ class Router(ABC):
         """Index of the replica that takes the request.
 
         Raises:
-            SchedulerError: there is no replica.
+            SchedulerError: there is no replica, or the policy named one that does not exist.
         """
         if not replicas:
             raise SchedulerError(
                 f"request {request.request_id!r} has 0 replicas to go to and needs 1: "
                 "start a replica, or hold the request back until one is up"
             )
-        return self.choose(request, replicas, now)
+        chosen = self.choose(request, replicas, now)
+        if not isinstance(chosen, Integral) or not 0 <= chosen < len(replicas):
+            raise SchedulerError(
+                f"{type(self).__name__}.choose returned {chosen!r} for request "
+                f"{request.request_id!r}: it must return a whole number from 0 to "
+                f"{len(replicas) - 1}, the place of a replica in the list"
+            )
+        return int(chosen)
 
     @abstractmethod
     def choose(self, request: RoutedRequest, replicas: Sequence[ReplicaView], now: float) -> int:

@@ -106,24 +106,9 @@ class RecordingExecutor:
         return self._answer
 
 
-@st.composite
-def worlds(draw: st.DrawFn, vllm_only: bool = False) -> World:
-    """Worlds small enough to be crowded: few blocks, small budgets, shared prefixes, aborts."""
-    batch_policy = "unified" if vllm_only else draw(st.sampled_from(sorted(BATCH_POLICIES)))
-    whole = BATCH_POLICIES[batch_policy]().whole_prompts
-    max_model_len = draw(st.integers(20, 90))
-    chunked = batch_policy == "sarathi" or draw(st.booleans())
-    low = max_model_len if whole or not chunked else 4
-    budget = draw(st.integers(low, low + 80))
-    swap = draw(st.booleans()) and draw(st.booleans())
-    window = None if swap else draw(st.sampled_from([None, None, None, 5, 16]))
-    hybrid = window is not None and draw(st.booleans())
-    spec = 0 if swap else draw(st.sampled_from([0, 0, 0, 1, 3]))
-    stages = 1 if spec else draw(st.sampled_from([1, 1, 1, 3]))
-    is_async = stages == 1 and draw(st.booleans())
-    max_num_seqs = draw(st.integers(1, 8))
-    num_requests = draw(st.integers(1, 14))
-    requests = tuple(
+def draw_requests(draw: st.DrawFn, max_model_len: int) -> tuple[dict[str, Any], ...]:
+    """Requests, some of which share prefixes, and some of which are too long."""
+    return tuple(
         {
             "arrival_step": draw(st.integers(0, 25)),
             "prompt": draw(st.integers(1, max_model_len + 2)),
@@ -134,24 +119,48 @@ def worlds(draw: st.DrawFn, vllm_only: bool = False) -> World:
             "group": draw(st.integers(0, 2)),
             "shared": draw(st.integers(0, 12)),
         }
-        for _ in range(num_requests)
+        for _ in range(draw(st.integers(1, 14)))
     )
+
+
+def draw_limits(draw: st.DrawFn, batch_policy: str, swap: bool, spec: int) -> dict[str, Any]:
+    """Settings of the scheduler."""
+    whole = BATCH_POLICIES[batch_policy]().whole_prompts
+    max_model_len = draw(st.integers(20, 90))
+    chunked = batch_policy == "sarathi" or draw(st.booleans())
+    low = max_model_len if whole or not chunked else 4
+    budget = draw(st.integers(low, low + 80))
+    max_num_seqs = draw(st.integers(1, 8))
+    return {
+        "max_num_seqs": max_num_seqs,
+        "max_num_batched_tokens": max(budget, spec + 1),
+        "max_model_len": max_model_len,
+        "enable_chunked_prefill": chunked,
+        "long_prefill_token_threshold": draw(st.sampled_from([0, 0, 7])) if chunked else 0,
+        "long_prefill_token_threshold_adaptive": draw(st.booleans()),
+        "scheduler_reserve_full_isl": draw(st.booleans()),
+        "watermark": draw(st.sampled_from([0.0, 0.0, 0.2])),
+        "max_num_active_seqs": draw(st.sampled_from([None, 1, max_num_seqs])),
+        "prefill_schedule_interval": draw(st.sampled_from([1, 1, 3])),
+        "num_speculative_tokens": spec,
+        "preemption_mode": "swap" if swap else "recompute",
+    }
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    """Worlds small enough to be crowded: few blocks, small budgets, shared prefixes, aborts."""
+    batch_policy = draw(st.sampled_from(sorted(BATCH_POLICIES)))
+    swap = draw(st.booleans()) and draw(st.booleans())
+    window = None if swap else draw(st.sampled_from([None, None, None, 5, 16]))
+    hybrid = window is not None and draw(st.booleans())
+    spec = 0 if swap else draw(st.sampled_from([0, 0, 0, 1, 3]))
+    stages = draw(st.sampled_from([1, 1, 1, 3]))
+    is_async = stages == 1 and draw(st.booleans())
+    limits = draw_limits(draw, batch_policy, swap, spec)
+    requests = draw_requests(draw, limits["max_model_len"])
     return World(
-        scheduler={
-            "max_num_seqs": max_num_seqs,
-            "max_num_batched_tokens": max(budget, spec + 1),
-            "max_model_len": max_model_len,
-            "enable_chunked_prefill": chunked,
-            "long_prefill_token_threshold": draw(st.sampled_from([0, 0, 7])) if chunked else 0,
-            "long_prefill_token_threshold_adaptive": draw(st.booleans()),
-            "scheduler_reserve_full_isl": draw(st.booleans()),
-            "watermark": draw(st.sampled_from([0.0, 0.0, 0.2])),
-            "max_num_active_seqs": draw(st.sampled_from([None, 1, max_num_seqs])),
-            "prefill_schedule_interval": draw(st.sampled_from([1, 1, 3])),
-            "async_scheduling": is_async,
-            "num_speculative_tokens": spec,
-            "preemption_mode": "swap" if swap else "recompute",
-        },
+        scheduler=limits | {"async_scheduling": is_async},
         cache={
             "block_size": draw(st.sampled_from([1, 4, 5])),
             "enable_prefix_caching": draw(st.booleans()),
@@ -166,15 +175,15 @@ def worlds(draw: st.DrawFn, vllm_only: bool = False) -> World:
         eviction=draw(st.sampled_from(sorted(EVICTIONS))),
         requests=requests,
         aborts=tuple(
-            (draw(st.integers(0, 60)), draw(st.integers(0, num_requests - 1)))
+            (draw(st.integers(0, 60)), draw(st.integers(0, len(requests) - 1)))
             for _ in range(draw(st.integers(0, 4)))
         ),
         acceptance_rate=draw(st.sampled_from([0.0, 0.5, 1.0])),
     )
 
 
-def make_scheduler(world: World, use_cohort: bool = True) -> Scheduler:
-    """The scheduler of a world."""
+def make_scheduler(world: World, **switches: bool) -> Scheduler:
+    """The scheduler of a world; `switches` as in Scheduler."""
     return Scheduler(
         SchedulerConfig(**world.scheduler),
         CacheConfig(**world.cache),
@@ -185,7 +194,7 @@ def make_scheduler(world: World, use_cohort: bool = True) -> Scheduler:
         batch_policy=BATCH_POLICIES[world.batch_policy](),
         eviction=EVICTIONS[world.eviction](),
         max_concurrent_batches=world.depth,
-        use_cohort=use_cohort,
+        **switches,
     )
 
 
@@ -207,71 +216,93 @@ def make_request(world: World, ordinal: int, now: float) -> Request:
     )
 
 
-def run(
-    world: World,
-    use_cohort: bool = True,
-    look: Callable[[Scheduler, SchedulerOutput | None], None] | None = None,
-) -> Run:
-    """Run a world to its end.
+class WorldRun:
+    """A world on its way to its end.
 
     Args:
         world: The world.
-        use_cohort: See Scheduler.
-        look: Called after every step with the scheduler and the step's decisions, if it made any.
+        switches: See Scheduler.
     """
-    scheduler = make_scheduler(world, use_cohort)
-    spec = world.scheduler["num_speculative_tokens"]
-    source = DraftTokenSource(spec, world.acceptance_rate, 0) if spec else LengthTokenSource()
-    executor = RecordingExecutor(source)
-    now = 0.0
-    kind = EngineCore if world.depth == 1 else PipelinedEngineCore
-    extra = () if world.depth == 1 else (world.depth,)
-    core = kind(scheduler, executor, lambda: now, *extra)
-    result = Run()
 
-    def end(request: Request) -> None:
+    def __init__(self, world: World, **switches: bool) -> None:
+        self._world = world
+        self.scheduler = make_scheduler(world, **switches)
+        spec = world.scheduler["num_speculative_tokens"]
+        source = DraftTokenSource(spec, world.acceptance_rate, 0) if spec else LengthTokenSource()
+        self._executor = RecordingExecutor(source)
+        self._now = 0.0
+        kind = EngineCore if world.depth == 1 else PipelinedEngineCore
+        extra = () if world.depth == 1 else (world.depth,)
+        self._core = kind(self.scheduler, self._executor, lambda: self._now, *extra)
+        self.result = Run()
+
+    def _end(self, request: Request) -> None:
         times = tuple(request.token_times)
-        result.finished.append(
+        self.result.finished.append(
             (request.request_id, request.finish_reason, request.num_output_tokens, times)
         )
 
-    def change(step: int) -> None:
-        for ordinal, item in enumerate(world.requests):
+    def change(self, step: int) -> None:
+        """Let requests arrive and be aborted."""
+        for ordinal, item in enumerate(self._world.requests):
             if item["arrival_step"] == step:
-                request = make_request(world, ordinal, now)
-                if not core.add_request(request):
-                    end(request)
-        aborted = [str(ordinal) for at, ordinal in world.aborts if at == step]
-        for request in core.abort_requests(aborted):
-            end(request)
+                request = make_request(self._world, ordinal, self._now)
+                if not self._core.add_request(request):
+                    self._end(request)
+        aborted = [str(ordinal) for at, ordinal in self._world.aborts if at == step]
+        for request in self._core.abort_requests(aborted):
+            self._end(request)
 
-    last_arrival = max(item["arrival_step"] for item in world.requests)
-    for step in range(MAX_STEPS):
-        change(step)
-        if not core.has_work:
-            if step > last_arrival:
-                break
-            now += 1.0
-            continue
-        num_before = len(executor.outputs)
-        generator = core.step()
+    def step(self) -> SchedulerOutput | None:
+        """Take one step; its decisions, if it made any."""
+        num_before = len(self._executor.outputs)
+        generator = self._core.step()
         try:
             answer = next(generator)
-            now += 1.0
+            self._now += 1.0
             generator.send(answer)
             raise AssertionError("a step waited twice")
         except StopIteration as done:
             outputs = done.value
         for request in outputs.finished:
-            end(request)
-        made = executor.outputs[num_before] if len(executor.outputs) > num_before else None
-        if made is not None:
-            result.outputs.append(made.as_dict())
-            result.scheduled_tokens += made.total_num_scheduled_tokens
-        if look is not None:
-            look(scheduler, made)
-    else:
+            self._end(request)
+        if len(self._executor.outputs) == num_before:
+            return None
+        made = self._executor.outputs[num_before]
+        self.result.outputs.append(made.as_dict())
+        self.result.scheduled_tokens += made.total_num_scheduled_tokens
+        return made
+
+    def to_end(self, look: Callable[[Scheduler, SchedulerOutput | None], None] | None) -> None:
+        """Take steps until every request has ended."""
+        last_arrival = max(item["arrival_step"] for item in self._world.requests)
+        for step in range(MAX_STEPS):
+            self.change(step)
+            if self._core.has_work:
+                made = self.step()
+                if look is not None:
+                    look(self.scheduler, made)
+            elif step > last_arrival:
+                return
+            else:
+                self._now += 1.0
         raise AssertionError(f"no end after {MAX_STEPS} steps: a dead-lock or a livelock")
-    assert not scheduler.kv_cache_manager.num_used_blocks, "blocks leaked"
-    scheduler.check_integrity()
-    return result
+
+
+def run(
+    world: World,
+    look: Callable[[Scheduler, SchedulerOutput | None], None] | None = None,
+    **switches: bool,
+) -> Run:
+    """Run a world to its end.
+
+    Args:
+        world: The world.
+        look: Called after every step with the scheduler and the step's decisions, if it made any.
+        switches: See Scheduler.
+    """
+    world_run = WorldRun(world, **switches)
+    world_run.to_end(look)
+    assert not world_run.scheduler.kv_cache_manager.num_used_blocks, "blocks leaked"
+    world_run.scheduler.check_integrity()
+    return world_run.result

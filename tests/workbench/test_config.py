@@ -61,7 +61,7 @@ def test_settings_do_not_change(config: Any, name: str) -> None:
             "max_num_active_seqs=300 max_num_seqs=256 lower raise",
         ),
         (SchedulerConfig, {"watermark": 1.0}, "watermark=1.0 [0, 1)"),
-        (SchedulerConfig, {"watermark": float("nan")}, "watermark=nan [0, 1)"),
+        (SchedulerConfig, {"watermark": float("nan")}, "watermark=nan finite"),
         (SchedulerConfig, {"policy": "lifo"}, "policy='lifo' fcfs, priority"),
         (SchedulerConfig, {"preemption_mode": "drop"}, "preemption_mode='drop' recompute, swap"),
         (

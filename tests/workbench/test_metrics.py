@@ -102,6 +102,32 @@ def test_step_statistics_are_weighted_by_time():
     assert summary["step_s_max"] == 1.5
 
 
+def test_idle_replicas_are_not_busy():
+    def busy(**options):
+        return summarize(two_requests(), two_steps(), **options)["busy_fraction"]
+
+    assert busy(replicas=4) == pytest.approx(2.0 / (4 * 2.5))
+    on_the_second = [record("a", tokens=(2.0,), finish=3.5, replica=1)]
+    summary = summarize(on_the_second, two_steps(), duration_s=4.0)
+    assert summary["busy_fraction"] == pytest.approx(2.0 / (2 * 4.0))
+    assert summarize([], StepLog())["busy_fraction"] is None
+
+
+def test_why_a_request_was_not_served_is_kept():
+    refused = record("no", scheduled=None, finish=0.0, reason="ignored")
+    refused.finish_detail = "too long"
+    columns = RequestColumns.from_records([*two_requests(), refused])
+    assert columns.finish_detail == [None, None, "too long"]
+    assert columns.records()[2] == refused
+    assert len({refused, columns.records()[2]}) == 1
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_limit_is_a_positive_number(limit):
+    with pytest.raises(ConfigError, match=r"slo\.ttft_s=.* must be > 0 s and finite"):
+        SLO(ttft_s=limit)
+
+
 def test_kv_capacity_may_differ_between_replicas():
     steps = StepLog()
     steps.append(0, 0.0, 1.0, 1, 1, 0, 1, 0, 0, 5)

@@ -71,6 +71,30 @@ def test_the_decode_cohort_changes_no_decision(world: World) -> None:
     assert len(with_cohort.outputs) == len(one_by_one.outputs)
 
 
+@SETTINGS
+@given(worlds())
+def test_moving_blocks_in_runs_changes_no_decision(world: World) -> None:
+    in_runs = run(world, use_runs=True)
+    one_by_one = run(world, use_runs=False)
+    for a, b in zip(in_runs.outputs, one_by_one.outputs, strict=False):
+        assert a == b
+    assert in_runs.finished == one_by_one.finished
+    assert len(in_runs.outputs) == len(one_by_one.outputs)
+
+
+@SETTINGS
+@given(worlds())
+def test_forgetting_uncomputed_blocks_leaves_none_that_a_hit_could_find(world: World) -> None:
+    def look(scheduler: Scheduler, output: SchedulerOutput | None) -> None:
+        scheduler.check_integrity()
+        for request in scheduler.running:
+            full = request.num_computed_tokens // world.cache["block_size"]
+            assert all(count <= full for count in request.num_cached_blocks)
+
+    results = [run(world, look, forget_uncomputed_blocks=True, use_runs=r) for r in (True, False)]
+    assert results[0].outputs == results[1].outputs
+
+
 @settings(SETTINGS, max_examples=20)
 @given(worlds())
 def test_same_world_same_run(world: World) -> None:

@@ -8,17 +8,33 @@ neither gets keys that no other request has (so that its blocks age in the cache
 import hashlib
 import struct
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import numpy as np
 
 from workbench.errors import ConfigError
 
 _PRIVATE_KEYS_PER_REQUEST = 1 << 32
+_ALL_BLOCKS = 1 << 60
+
+
+class Chain(Protocol):
+    """Keys by place in a sequence of blocks."""
+
+    def __getitem__(self, index: int, /) -> Hashable: ...
 
 
 class BlockHashes(Protocol):
     """The keys of one request's full blocks."""
+
+    @property
+    def num_shareable(self) -> int:
+        """How many blocks, from the first on, another request may ever share; an upper bound."""
+        ...
+
+    def chain(self, num_blocks: int) -> Chain:
+        """Keys by place, those of the first `num_blocks` among them; the same object every time."""
+        ...
 
     def get(self, start: int, stop: int) -> Sequence[Hashable]:
         """Keys of the full blocks [start, stop); their tokens must be known by now."""
@@ -36,12 +52,20 @@ class BlockHashes(Protocol):
 class PrivateBlockHashes:
     """Keys of a request that shares nothing: negative integers from a range of its own."""
 
-    __slots__ = ("_base",)
+    __slots__ = ("_base", "_chain")
+
+    num_shareable = 0
 
     def __init__(self, ordinal: int) -> None:
         self._base = -(ordinal + 1) * _PRIVATE_KEYS_PER_REQUEST
+        self._chain: range | None = None
 
-    def get(self, start: int, stop: int) -> Sequence[Hashable]:
+    def chain(self, num_blocks: int) -> Chain:
+        if self._chain is None:
+            self._chain = self.get(0, _PRIVATE_KEYS_PER_REQUEST)
+        return self._chain
+
+    def get(self, start: int, stop: int) -> range:
         return range(self._base + start, self._base + stop)
 
     def at(self, index: int) -> Hashable:
@@ -61,30 +85,73 @@ class KnownBlockHashes:
         num_prompt_blocks: Full blocks of the prompt.
     """
 
-    __slots__ = ("_keys", "_num_prompt_blocks", "_private")
+    __slots__ = ("_keys", "_num_prompt_blocks", "_private_base", "num_shareable")
 
     def __init__(self, ordinal: int, keys: Sequence[Hashable], num_prompt_blocks: int) -> None:
         self._keys = keys
         self._num_prompt_blocks = num_prompt_blocks
-        self._private = PrivateBlockHashes(ordinal)
+        self._private_base = -(ordinal + 1) * _PRIVATE_KEYS_PER_REQUEST
+        self.num_shareable = len(keys)
+
+    def chain(self, num_blocks: int) -> Chain:
+        return self
+
+    def __getitem__(self, index: int) -> Hashable:
+        return self._keys[index] if index < self.num_shareable else self._private_base + index
 
     def get(self, start: int, stop: int) -> Sequence[Hashable]:
-        keys = self._keys
+        keys, base = self._keys, self._private_base
         if stop <= len(keys):
             return keys[start:stop]
-        return [*keys[start:], *self._private.get(max(start, len(keys)), stop)]
+        return [*keys[start:], *range(base + max(start, len(keys)), base + stop)]
 
     def at(self, index: int) -> Hashable:
-        keys = self._keys
-        return keys[index] if index < len(keys) else self._private.at(index)
+        return self[index]
 
     def prompt(self) -> Sequence[Hashable]:
-        return self._keys[: self._num_prompt_blocks]
+        keys = self._keys
+        return keys if len(keys) == self._num_prompt_blocks else keys[: self._num_prompt_blocks]
+
+
+class SplitIds(Sequence[int]):
+    """Keys of blocks that are parts of larger ones with ids, made when they are asked for.
+
+    Args:
+        ids: Of the larger blocks.
+        per_id: Blocks in each of them.
+        num_blocks: Blocks in all.
+    """
+
+    __slots__ = ("_ids", "_num_blocks", "_per_id")
+
+    def __init__(self, ids: Sequence[int], per_id: int, num_blocks: int) -> None:
+        self._ids = ids
+        self._per_id = per_id
+        self._num_blocks = min(num_blocks, len(ids) * per_id)
+
+    def __len__(self) -> int:
+        return self._num_blocks
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[int]: ...
+    def __getitem__(self, index: int | slice) -> int | list[int]:
+        per_id = self._per_id
+        if isinstance(index, slice):
+            places = np.arange(*index.indices(self._num_blocks), dtype=np.int64)
+            ids = np.asarray(self._ids, dtype=np.int64)[places // per_id]
+            keys: list[int] = (ids * per_id + places % per_id).tolist()
+            return keys
+        place = index if index >= 0 else index + self._num_blocks
+        if not 0 <= place < self._num_blocks:
+            raise IndexError(f"block {index} of {self._num_blocks}")
+        return self._ids[place // per_id] * per_id + place % per_id
 
 
 def keys_from_hash_ids(
     hash_ids: Sequence[int], hash_block_size: int, block_size: int, num_blocks: int
-) -> list[int]:
+) -> Sequence[int]:
     """Keys of KV blocks from a trace's chained ids.
 
     Args:
@@ -94,9 +161,7 @@ def keys_from_hash_ids(
         num_blocks: Full blocks that the ids cover, an upper bound on the keys returned.
     """
     if hash_block_size % block_size == 0:
-        per_id = hash_block_size // block_size
-        ids = np.asarray(hash_ids, dtype=np.int64)[:, None] * per_id + np.arange(per_id)
-        return ids.ravel()[:num_blocks].tolist()  # type: ignore[no-any-return]
+        return SplitIds(hash_ids, hash_block_size // block_size, num_blocks)
     if block_size % hash_block_size == 0:
         per_block = block_size // hash_block_size
         return list(hash_ids[per_block - 1 :: per_block])[:num_blocks]
@@ -119,6 +184,8 @@ class TokenBlockHashes:
 
     __slots__ = ("_block_size", "_hash", "_keys", "_output", "_prompt")
 
+    num_shareable = _ALL_BLOCKS
+
     def __init__(
         self,
         prompt_token_ids: Sequence[int],
@@ -134,15 +201,15 @@ class TokenBlockHashes:
         self._keys: list[bytes] = []
         self._extend(prompt_token_ids, len(prompt_token_ids) // block_size)
 
+    def chain(self, num_blocks: int) -> Chain:
+        if num_blocks > len(self._keys):
+            self._know(num_blocks)
+        return self._keys
+
     def get(self, start: int, stop: int) -> Sequence[Hashable]:
-        keys = self._keys
-        if stop > len(keys):
-            first = len(keys) * self._block_size - len(self._prompt)
-            tokens = self._output[max(first, 0) : stop * self._block_size - len(self._prompt)]
-            if first < 0:
-                tokens = [*self._prompt[first:], *tokens]
-            self._extend(tokens, stop - len(keys))
-        return keys[start:stop]
+        if stop > len(self._keys):
+            self._know(stop)
+        return self._keys[start:stop]
 
     def at(self, index: int) -> Hashable:
         keys = self._keys
@@ -151,13 +218,26 @@ class TokenBlockHashes:
     def prompt(self) -> Sequence[Hashable]:
         return self._keys[: len(self._prompt) // self._block_size]
 
+    def _know(self, num_blocks: int) -> None:
+        """Add the keys up to `num_blocks`, which reach into the answer."""
+        num_known, size = len(self._keys), self._block_size
+        first = num_known * size - len(self._prompt)
+        tokens = self._output[max(first, 0) : num_blocks * size - len(self._prompt)]
+        if first < 0:
+            tokens = [*self._prompt[first:], *tokens]
+        self._extend(tokens, num_blocks - num_known)
+
     def _extend(self, tokens: Sequence[int], num_blocks: int) -> None:
         num_tokens = num_blocks * self._block_size
         data = struct.pack(f"{num_tokens}i", *tokens[:num_tokens])
-        update, digest, append = self._hash.update, self._hash.digest, self._keys.append
-        for (block,) in struct.iter_unpack(f"{4 * self._block_size}s", data):
-            update(block)
-            append(digest())
+        update, digest = self._hash.update, self._hash.digest
+        if num_blocks == 1:  # an answer grows block by block
+            update(data)
+            self._keys.append(digest())
+            return
+        blocks = struct.iter_unpack(f"{4 * self._block_size}s", data)
+        # `update` returns None, so each item is the digest up to the end of its block.
+        self._keys += [update(block) or digest() for (block,) in blocks]
 
 
 def _blake2b(salt: bytes) -> Any:

@@ -75,6 +75,10 @@ class BlockPool:
             blocks += found  # type: ignore[arg-type]
         return blocks
 
+    def num_cached_blocks(self, keys: Sequence[Hashable]) -> int:
+        """Blocks of the longest cached prefix of these keys."""
+        return len(self.longest_prefix(keys))
+
     def get_new_blocks(self, num_blocks: int) -> list[int]:
         """Take the first blocks of the line; what they held is forgotten."""
         empty, ref_counts = self._empty, self.ref_counts
@@ -88,6 +92,11 @@ class BlockPool:
             del empty[-num_empty:]
         if num_empty < num_blocks:
             victims = self.eviction.pop_many(num_blocks - num_empty)
+            if len(victims) != num_blocks - num_empty:
+                raise SchedulerError(
+                    f"{type(self.eviction).__name__}.pop_many returned {len(victims)} blocks of "
+                    f"{num_blocks - num_empty} asked for: it must return as many"
+                )
             self._forget(victims)
             blocks = blocks + victims if blocks else victims
         for block in blocks:
@@ -176,6 +185,10 @@ class BlockPool:
         self._forget(victims)
         self._empty[:0] = reversed(victims)
         return True
+
+    def forget_blocks(self, blocks: Sequence[int]) -> None:
+        """Make blocks in use unknown again; null blocks are passed over."""
+        self._forget([block for block in blocks if self.key_of[block] is not None])
 
     def _forget(self, blocks: list[int]) -> None:
         by_key, key_of = self._by_key, self.key_of

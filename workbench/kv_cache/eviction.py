@@ -9,7 +9,7 @@ end of a prefix goes before its beginning: a prefix whose first block is gone ca
 """
 
 from abc import ABC, abstractmethod
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from math import inf
@@ -68,84 +68,39 @@ class EvictionPolicy(ABC):
     def on_lookup(self, keys: Sequence[Hashable]) -> None:  # noqa: B027
         """Hook: a request, at its first admission, asked for these keys, found or not."""
 
+    def on_dropped(self, keys: Sequence[Hashable], arrival_time: float) -> None:  # noqa: B027
+        """Hook: a request has ended before its first admission and never asks for these keys.
 
-class _Run:
-    """Blocks that joined the line together; `dead` ones have left it again."""
-
-    __slots__ = ("blocks", "dead", "start")
-
-    def __init__(self, blocks: list[int]) -> None:
-        self.blocks = blocks
-        self.start = 0
-        self.dead: set[int] = set()
-
-    def settle(self) -> list[int]:
-        """The living blocks from `start` on; afterwards there are no others."""
-        if self.dead or self.start:
-            dead = self.dead
-            self.blocks = [block for block in self.blocks[self.start :] if block not in dead]
-            self.start = 0
-            self.dead = set()
-        return self.blocks
+        Args:
+            keys: As `on_lookup` would have told them.
+            arrival_time: Seconds; as in `set_future`.
+        """
 
 
 class LRUEviction(EvictionPolicy):
     """The block that was released longest ago (least recently used; vLLM's order).
 
-    A line that blocks join at its end and are evicted from at its front. They come and go by the
-    hundred, a whole request at a time, so the line is made of runs: one list for each call that
-    inserted it, cut from the front. A block that is hit is only marked in its run.
+    With full attention alone the cache keeps this order itself, in runs of blocks (see RunPool),
+    and never asks.
     """
 
     def __init__(self) -> None:
-        self._runs: deque[_Run] = deque()
-        self._run_of: dict[int, _Run] = {}
-        self._num_places = 0  # living and dead
-        self._num_living = 0
+        self._line: OrderedDict[int, None] = OrderedDict()
 
     def insert_many(self, block_ids: Sequence[int]) -> None:
-        run = _Run(list(block_ids))
-        self._runs.append(run)
-        self._run_of.update(dict.fromkeys(block_ids, run))
-        self._num_living += len(block_ids)
-        self._num_places += len(block_ids)
-        if self._num_places > 2 * self._num_living + 1024:
-            self._runs = deque(run for run in self._runs if run.settle())
-            self._num_places = self._num_living
+        self._line.update(dict.fromkeys(block_ids))
 
     def remove(self, block_id: int) -> None:
-        self._run_of[block_id].dead.add(block_id)
-        self._num_living -= 1
+        del self._line[block_id]
 
     def pop_many(self, num_blocks: int) -> list[int]:
-        self._num_living -= num_blocks
-        runs = self._runs
-        victims: list[int] = []
-        while num_blocks:
-            run = runs[0]
-            if run.dead:
-                before = len(run.blocks) - run.start
-                self._num_places -= before - len(run.settle())
-            start = run.start
-            taken = run.blocks[start : start + num_blocks]
-            if start + len(taken) == len(run.blocks):
-                runs.popleft()
-            else:
-                run.start += len(taken)
-            num_blocks -= len(taken)
-            self._num_places -= len(taken)
-            if not victims:
-                victims = taken
-            else:
-                victims += taken
-        return victims
+        return [self._line.popitem(last=False)[0] for _ in range(num_blocks)]
 
     def __len__(self) -> int:
-        return self._num_living
+        return len(self._line)
 
     def __iter__(self) -> Iterator[int]:
-        for run in self._runs:
-            yield from (block for block in run.blocks[run.start :] if block not in run.dead)
+        return iter(self._line)
 
 
 class RankedEviction(EvictionPolicy):
@@ -277,13 +232,20 @@ class BeladyEviction(RankedEviction):
         self._next_uses = next_uses
 
     def on_lookup(self, keys: Sequence[Hashable]) -> None:
-        next_uses = self._next_uses or {}
         for key in keys:
-            uses = next_uses.get(key)
-            if uses:
-                uses.pop()
-                for block_id in self._blocks.get(key, ()):
-                    self.rerank(block_id)
+            self._strike_use(key, None)
+
+    def on_dropped(self, keys: Sequence[Hashable], arrival_time: float) -> None:
+        for key in keys:
+            self._strike_use(key, arrival_time)
+
+    def _strike_use(self, key: Hashable, time: float | None) -> None:
+        """Take a coming use off a key's list: the one at `time` if it is there, or the next."""
+        uses = (self._next_uses or {}).get(key)
+        if uses:
+            del uses[uses.index(time) if time in uses else -1]
+            for block_id in self._blocks.get(key, ()):
+                self.rerank(block_id)
 
     def rank(self, block_id: int) -> float:
         if self._next_uses is None:

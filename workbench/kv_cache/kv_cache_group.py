@@ -4,43 +4,62 @@ A group computes; it never decides. Full attention keeps every block until the r
 window attention gives back the blocks that have left the window.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 
+from workbench.kv_cache.block_hash import BlockHashes
 from workbench.kv_cache.block_pool import NULL_BLOCK, BlockPool
 from workbench.request import Request
 
 
-class FullAttentionGroup:
-    """Layers that attend to every token.
+class KVCacheGroup(ABC):
+    """Base of all groups: the rules of full attention.
 
     Args:
         group_id: Position among the request's block tables.
         block_size: Tokens a block.
-        pool: Where blocks come from.
     """
 
     has_window = False
 
-    def __init__(self, group_id: int, block_size: int, pool: BlockPool) -> None:
+    def __init__(self, group_id: int, block_size: int) -> None:
         self.group_id = group_id
         self.block_size = block_size
-        self.pool = pool
 
-    def keys(self, keys: Sequence[Hashable]) -> Sequence[Hashable]:
-        """The pool's keys of this group: the same content of another group is other memory."""
-        group_id = self.group_id
-        return keys if group_id == 0 else [(group_id, key) for key in keys]
+    @abstractmethod
+    def find_longest_hit(self, hashes: BlockHashes, num_blocks: int) -> list[int]:
+        """The cached blocks of the longest usable prefix of the first `num_blocks` full blocks."""
 
-    def find_longest_hit(self, keys: Sequence[Hashable]) -> list[int]:
-        """The cached blocks of the longest usable prefix of `keys`."""
-        return self.pool.longest_prefix(self.keys(keys))
+    @abstractmethod
+    def count_unreferenced(self, hit: list[int], start: int) -> int:
+        """How many blocks of a hit, from `start` on, stand in the line of free blocks."""
+
+    @abstractmethod
+    def adopt(self, request: Request, hit: list[int], num_computed_tokens: int) -> None:
+        """Start a request's block table with the blocks of a prefix hit."""
+
+    @abstractmethod
+    def cache_full_blocks(self, request: Request, hashes: BlockHashes, num_full: int) -> None:
+        """Make a request's first `num_full` blocks known; some of them are not yet."""
+
+    def cache_next_block(self, request: Request, hashes: BlockHashes) -> None:
+        """Make a request's first block known that is not yet."""
+        self.cache_full_blocks(request, hashes, request.num_cached_blocks[self.group_id] + 1)
+
+    @abstractmethod
+    def forget(self, request: Request, num_full: int) -> None:
+        """Make a request's cached blocks behind the first `num_full` ones unknown again."""
+
+    @abstractmethod
+    def free(self, request: Request) -> None:
+        """Give back a request's blocks, the last ones to be evicted first."""
 
     def num_skipped_tokens(self, num_computed_tokens: int) -> int:
         """Leading tokens that no token from `num_computed_tokens` on attends to."""
         return 0
 
     def num_blocks_to_allocate(
-        self, request: Request, num_tokens: int, hit: Sequence[int], num_computed_tokens: int
+        self, request: Request, num_tokens: int, hit: list[int], num_computed_tokens: int
     ) -> int:
         """Free blocks this takes: new ones, and hit blocks that stand in the free line.
 
@@ -56,14 +75,44 @@ class FullAttentionGroup:
             return max(num_required - held, 0)
         num_skipped = self.num_skipped_tokens(num_computed_tokens) // self.block_size
         num_new = max(num_required - max(num_skipped, len(hit) + held), 0)
-        return num_new + self.pool.count_unreferenced(hit[max(num_skipped - held, 0) :])
+        return num_new + self.count_unreferenced(hit, max(num_skipped - held, 0))
 
     def admission_cap(self, num_blocks: int) -> int:
         """Most blocks a request of `num_blocks` blocks ever holds at once."""
         return num_blocks
 
-    def adopt(self, request: Request, hit: Sequence[int], num_computed_tokens: int) -> None:
-        """Start a request's block table with the blocks of a prefix hit."""
+    def free_skipped(self, request: Request, num_processed_tokens: int) -> None:  # noqa: B027
+        """Give back the blocks that no coming token attends to."""
+
+    def quiet_tokens(self, request: Request) -> int:
+        """Decode tokens that can be scheduled before a block may leave the window."""
+        return 1 << 60
+
+
+class FullAttentionGroup(KVCacheGroup):
+    """Layers that attend to every token.
+
+    Args:
+        group_id, block_size: As above.
+        pool: Where blocks come from.
+    """
+
+    def __init__(self, group_id: int, block_size: int, pool: BlockPool) -> None:
+        super().__init__(group_id, block_size)
+        self.pool = pool
+
+    def keys(self, keys: Sequence[Hashable]) -> Sequence[Hashable]:
+        """The pool's keys of this group: the same content of another group is other memory."""
+        group_id = self.group_id
+        return keys if group_id == 0 else [(group_id, key) for key in keys]
+
+    def find_longest_hit(self, hashes: BlockHashes, num_blocks: int) -> list[int]:
+        return self.pool.longest_prefix(self.keys(hashes.get(0, num_blocks)))
+
+    def count_unreferenced(self, hit: list[int], start: int) -> int:
+        return self.pool.count_unreferenced(hit[start:])
+
+    def adopt(self, request: Request, hit: list[int], num_computed_tokens: int) -> None:
         num_skipped = self.num_skipped_tokens(num_computed_tokens) // self.block_size
         kept = hit[num_skipped:]
         self.pool.touch(kept)
@@ -72,12 +121,19 @@ class FullAttentionGroup:
         table.extend(kept)
         request.num_cached_blocks[self.group_id] = len(table)
 
-    def free_skipped(self, request: Request, num_processed_tokens: int) -> None:
-        """Give back the blocks that no coming token attends to."""
+    def cache_full_blocks(self, request: Request, hashes: BlockHashes, num_full: int) -> None:
+        num_cached = request.num_cached_blocks[self.group_id]
+        blocks = request.block_ids[self.group_id][num_cached:num_full]
+        self.pool.cache_full_blocks(blocks, self.keys(hashes.get(num_cached, num_full)))
+        request.num_cached_blocks[self.group_id] = num_full
 
-    def quiet_tokens(self, request: Request) -> int:
-        """Decode tokens that can be scheduled before a block may leave the window."""
-        return 1 << 60
+    def forget(self, request: Request, num_full: int) -> None:
+        num_cached = request.num_cached_blocks[self.group_id]
+        self.pool.forget_blocks(request.block_ids[self.group_id][num_full:num_cached])
+        request.num_cached_blocks[self.group_id] = num_full
+
+    def free(self, request: Request) -> None:
+        self.pool.free_blocks(request.block_ids[self.group_id][::-1])
 
 
 class SlidingWindowGroup(FullAttentionGroup):
@@ -107,13 +163,13 @@ class SlidingWindowGroup(FullAttentionGroup):
         # One more: the window need not begin at a block's beginning.
         self._admission_cap = -(-most // block_size) + 1
 
-    def find_longest_hit(self, keys: Sequence[Hashable]) -> list[int]:
+    def find_longest_hit(self, hashes: BlockHashes, num_blocks: int) -> list[int]:
         """Search from the right for enough consecutive cached blocks to fill the window.
 
         Blocks left of the window are null blocks. A run that reaches the first block counts even
         where it is shorter than the window.
         """
-        keys = self.keys(keys)
+        keys = self.keys(hashes.get(0, num_blocks))
         needed = -(-(self.window - 1) // self.block_size)
         hit = [NULL_BLOCK] * len(keys)
         run = 0

@@ -6,28 +6,17 @@ and blocks; it knows no queue, no budget and no time.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
 
 from workbench.config import CacheConfig
-from workbench.kv_cache.block_pool import NULL_BLOCK, BlockPool
+from workbench.kv_cache.block_hash import BlockHashes
+from workbench.kv_cache.cache_layout import make_layout
 from workbench.kv_cache.eviction import EvictionPolicy
-from workbench.kv_cache.kv_cache_group import FullAttentionGroup, SlidingWindowGroup
+from workbench.kv_cache.integrity import check_integrity
+from workbench.kv_cache.lookup_log import LookupLog
+from workbench.kv_cache.prefix_hit import PrefixHit
 from workbench.request import Request
 
 NO_BLOCKS: list[list[int]] = [[]]
-
-
-@dataclass(frozen=True, slots=True)
-class PrefixHit:
-    """Cached blocks that a request may adopt.
-
-    Attributes:
-        blocks: One list a group; null blocks in front of a sliding window.
-        num_tokens: Tokens they spare; a multiple of the block size.
-    """
-
-    blocks: tuple[list[int], ...]
-    num_tokens: int
 
 
 class KVCacheManager:
@@ -40,11 +29,14 @@ class KVCacheManager:
         max_in_flight_tokens: Most tokens scheduled and not yet returned.
         eviction: Order in which cached blocks are given up.
         watermark: Share of all blocks that admissions leave free.
+        caches_late: Make known blocks that no other request can ask for only when they are freed,
+            where their place in the line of free blocks begins to matter. Every token that is
+            scheduled must be one that is known or will be (no drafts, no placeholders).
+        use_runs: Work on the cached blocks of a sequence as a whole where that is possible. It
+            changes no decision; off, every block is moved on its own.
 
     Attributes:
         pool: The blocks.
-        num_queried_tokens, num_hit_tokens: Tokens of requests that were looked up in the prefix
-            cache at their first admission, and found.
     """
 
     def __init__(
@@ -55,22 +47,33 @@ class KVCacheManager:
         max_in_flight_tokens: int,
         eviction: EvictionPolicy,
         watermark: float = 0.0,
+        *,
+        caches_late: bool = False,
+        use_runs: bool = True,
     ) -> None:
         self.block_size = config.block_size
         self.enable_caching = config.enable_prefix_caching
         self.max_model_len = max_model_len
-        self.pool = BlockPool(num_blocks, eviction)
-        self._eviction_counts_use = (
-            type(eviction).on_hit is not EvictionPolicy.on_hit
-            or type(eviction).on_lookup is not EvictionPolicy.on_lookup
+        self.pool, self.groups = make_layout(
+            config, num_blocks, max_model_len, max_in_flight_tokens, eviction, use_runs
         )
+        self._lookups = LookupLog(config.block_size, eviction)
         # vLLM counts its reserved null block among all blocks.
         self.watermark_blocks = int(watermark * (num_blocks + 1))
-        self.groups = _groups_of(config, self.pool, max_in_flight_tokens, max_model_len)
         self._has_window = any(group.has_window for group in self.groups)
+        # Blocks that leave a window are freed while their request runs.
+        self._caches_late = caches_late and not self._has_window
         self._no_hit = PrefixHit(tuple([] for _ in self.groups), 0)
-        self.num_queried_tokens = 0
-        self.num_hit_tokens = 0
+
+    @property
+    def num_queried_tokens(self) -> int:
+        """Tokens of requests that were looked up in the prefix cache at their first admission."""
+        return self._lookups.num_queried_tokens
+
+    @property
+    def num_hit_tokens(self) -> int:
+        """Those of them that were found."""
+        return self._lookups.num_hit_tokens
 
     @property
     def num_free_blocks(self) -> int:
@@ -97,14 +100,11 @@ class KVCacheManager:
         """The longest cached prefix; at least one token is left to compute, for its logits."""
         if not self.enable_caching or request.block_hashes is None:
             return self._no_hit
-        num_blocks = (request.num_tokens - 1) // self.block_size
-        keys = request.block_hashes.get(0, num_blocks)
+        num_hit = (request.num_tokens - 1) // self.block_size
         blocks: list[list[int]] = []
         for group in self.groups:
-            hit = group.find_longest_hit(keys)
-            blocks.append(hit)
-            keys = keys[: len(hit)]
-        num_hit = len(blocks[-1])
+            blocks.append(group.find_longest_hit(request.block_hashes, num_hit))
+            num_hit = len(blocks[-1])
         if not num_hit:
             return self._no_hit
         for hit in blocks:
@@ -113,7 +113,7 @@ class KVCacheManager:
 
     def num_cached_prefix_tokens(self, keys: Sequence[Hashable]) -> int:
         """Tokens of the longest cached prefix of these keys (a router's question)."""
-        return len(self.pool.longest_prefix(keys)) * self.block_size
+        return self.pool.num_cached_blocks(keys) * self.block_size
 
     def allocate_slots(
         self,
@@ -134,13 +134,16 @@ class KVCacheManager:
             hit: Prefix to adopt, at admission.
             num_loaded_tokens: Tokens whose KV comes from elsewhere (host memory), after the hit.
             is_admission: The request holds no blocks yet.
-            full_sequence_must_fit: Refuse unless the whole sequence fits the free blocks.
-            keep_watermark: Refuse unless the watermark stays free.
+            full_sequence_must_fit: At admission, refuse unless the whole sequence fits the free
+                blocks.
+            keep_watermark: At admission, refuse unless the watermark stays free.
 
         Returns:
             The new blocks of each group, or None, with nothing changed but blocks that had left
             their window, where the free blocks do not suffice.
         """
+        if not is_admission and not self._has_window:
+            return self._extend_table(request, num_new_tokens)
         hit = hit or self._no_hit
         num_computed = request.num_computed_tokens + hit.num_tokens + num_loaded_tokens
         headroom = self.watermark_blocks if keep_watermark else 0
@@ -149,7 +152,7 @@ class KVCacheManager:
             needed = self._num_blocks_to_allocate(request, num_tokens, hit, num_computed, cap=True)
             if needed + headroom > self.pool.num_free_blocks:
                 return None
-        if self._has_window and not is_admission:
+        if not is_admission:
             processed = max(0, num_computed - request.num_in_flight_tokens)
             for group in self.groups:
                 group.free_skipped(request, processed)
@@ -160,7 +163,24 @@ class KVCacheManager:
         if is_admission:
             self._start_tables(request, hit, num_computed)
         new_blocks = self._extend_tables(request, num_slots)
-        if self.enable_caching:  # asked here too: this is the hottest line of the file
+        if self.enable_caching:
+            self.cache_blocks(request, min(num_computed + num_new_tokens, request.num_tokens))
+        return new_blocks
+
+    def _extend_table(self, request: Request, num_new_tokens: int) -> list[list[int]] | None:
+        """`allocate_slots` for a running request where no block ever leaves a window."""
+        num_computed = request.num_computed_tokens
+        num_slots = min(num_computed + num_new_tokens, self.max_model_len)
+        table = request.block_ids[0]
+        num_new = -(-num_slots // self.block_size) - len(table)
+        new_blocks = NO_BLOCKS
+        if num_new > 0:
+            if num_new > self.pool.num_free_blocks:
+                return None
+            blocks = self.pool.get_new_blocks(num_new)
+            table += blocks
+            new_blocks = [blocks]
+        if self.enable_caching:
             self.cache_blocks(request, min(num_computed + num_new_tokens, request.num_tokens))
         return new_blocks
 
@@ -200,35 +220,52 @@ class KVCacheManager:
 
     def cache_blocks(self, request: Request, num_tokens: int) -> None:
         """Make the full blocks of the first `num_tokens` tokens known to other requests."""
-        if not self.enable_caching or request.block_hashes is None:
-            return
-        num_full = num_tokens // self.block_size
-        for group, table in zip(self.groups, request.block_ids, strict=True):
-            num_cached = request.num_cached_blocks[group.group_id]
-            if num_cached < num_full:
-                keys = group.keys(request.block_hashes.get(num_cached, num_full))
-                self.pool.cache_full_blocks(table[num_cached:num_full], keys)
-                request.num_cached_blocks[group.group_id] = num_full
+        hashes = request.block_hashes
+        if self.enable_caching and hashes is not None:
+            num_full = num_tokens // self.block_size
+            if self._caches_late and num_full > hashes.num_shareable:
+                num_full = hashes.num_shareable
+            self._cache(request, hashes, num_full)
+
+    def cache_rest(self, request: Request, num_tokens: int) -> None:
+        """Make known what `cache_blocks` has put off of the first `num_tokens` tokens."""
+        hashes = request.block_hashes
+        if self._caches_late and self.enable_caching and hashes is not None:
+            self._cache(request, hashes, num_tokens // self.block_size)
+
+    def _cache(self, request: Request, hashes: BlockHashes, num_full: int) -> None:
+        for group in self.groups:
+            if request.num_cached_blocks[group.group_id] < num_full:
+                group.cache_full_blocks(request, hashes, num_full)
 
     def free(self, request: Request) -> None:
         """Give back all blocks of a request, the last ones to be evicted first."""
-        for table in request.block_ids:
-            self.pool.free_blocks(table[::-1])
-        request.block_ids = []
+        if request.block_ids:
+            self.cache_rest(request, request.num_computed_tokens)
+            for group in self.groups:
+                group.free(request)
+        request.block_ids = ()
         request.num_cached_blocks = []
+
+    def forget_blocks(self, request: Request, num_tokens: int) -> None:
+        """Make the cached blocks behind the first `num_tokens` tokens of a request unknown again.
+
+        Nobody else may use them.
+        """
+        num_full = num_tokens // self.block_size
+        for group in self.groups:
+            if request.num_cached_blocks[group.group_id] > num_full:
+                group.forget(request, num_full)
 
     def record_lookup(self, request: Request, hit: PrefixHit) -> None:
         """Count an admission's look-up in the prefix cache."""
-        if not self.enable_caching or request.block_hashes is None:
-            return
-        if request.num_preemptions == 0:  # one that comes back finds its own blocks
-            self.num_queried_tokens += request.num_tokens
-            self.num_hit_tokens += hit.num_tokens
-        if self._eviction_counts_use:
-            keys = request.block_hashes.get(0, (request.num_tokens - 1) // self.block_size)
-            if request.num_preemptions == 0:
-                self.pool.eviction.on_lookup(keys)
-            self.pool.eviction.on_hit(keys[: hit.num_tokens // self.block_size])
+        if self.enable_caching and request.block_hashes is not None:
+            self._lookups.record(request, hit)
+
+    def drop_lookup(self, request: Request) -> None:
+        """Do not expect the look-up of a request that has ended before its first admission."""
+        if self.enable_caching and request.block_hashes is not None:
+            self._lookups.drop(request)
 
     def append_slot(self, request: Request, num_computed: int) -> tuple[list[list[int]], int]:
         """`allocate_slots` for one decode token, and `quiet_tokens` after it.
@@ -258,10 +295,11 @@ class KVCacheManager:
             quiet = size
         if self.enable_caching and request.block_hashes is not None:
             num_cached = request.num_cached_blocks[0]
+            if self._caches_late and num_cached >= request.block_hashes.num_shareable:
+                return new_blocks, quiet
             until_full = (num_cached + 1) * size - num_computed - 1
             if until_full <= 0 and (num_cached + 1) * size <= request.num_tokens:
-                self.pool.cache_full_block(table[num_cached], request.block_hashes.at(num_cached))
-                request.num_cached_blocks[0] = num_cached + 1
+                self.groups[0].cache_next_block(request, request.block_hashes)
                 until_full += size
             if until_full < quiet:
                 quiet = until_full
@@ -275,9 +313,11 @@ class KVCacheManager:
         computed = request.num_computed_tokens
         size = self.block_size
         quiet = len(request.block_ids[0]) * size - computed
-        if self.enable_caching and request.block_hashes is not None:
-            until_full = (request.num_cached_blocks[0] + 1) * size - computed - 1
-            quiet = until_full if until_full < quiet else quiet
+        hashes = request.block_hashes
+        if self.enable_caching and hashes is not None:
+            num_cached = request.num_cached_blocks[0]
+            if not self._caches_late or num_cached < hashes.num_shareable:
+                quiet = min(quiet, (num_cached + 1) * size - computed - 1)
         if self._has_window:
             quiet = min(quiet, *(group.quiet_tokens(request) for group in self.groups))
         return quiet if quiet > 0 else 0
@@ -288,28 +328,4 @@ class KVCacheManager:
 
     def check_integrity(self, requests: Iterable[Request]) -> None:
         """Raise AssertionError unless the tables of `requests` explain every reference."""
-        self.pool.check_integrity()
-        references = [0] * (self.pool.num_blocks + 1)
-        for request in requests:
-            for table in request.block_ids:
-                own = [block for block in table if block != NULL_BLOCK]
-                assert len(own) == len(set(own)), f"{request} holds a block twice"
-                for block in own:
-                    references[block] += 1
-        assert references[1:] == self.pool.ref_counts[1:], "reference counts and tables disagree"
-
-
-def _groups_of(
-    config: CacheConfig, pool: BlockPool, max_in_flight_tokens: int, max_model_len: int
-) -> list[FullAttentionGroup]:
-    size = config.block_size
-
-    def window_group(group_id: int, window: int) -> SlidingWindowGroup:
-        return SlidingWindowGroup(group_id, size, pool, window, max_in_flight_tokens, max_model_len)
-
-    if config.sliding_window is not None:
-        return [window_group(0, config.sliding_window)]
-    groups = [FullAttentionGroup(0, size, pool)]
-    if config.hybrid_window is not None:
-        groups.append(window_group(1, config.hybrid_window))
-    return groups
+        check_integrity(self.pool, requests)

@@ -4,13 +4,15 @@ The first request that does not fit ends the pass: nobody overtakes it. What may
 (whole prompts only, nothing while others run) is the batch policy's question.
 """
 
-from workbench.kv_cache.kv_cache_manager import PrefixHit
+from workbench.errors import SchedulerError
+from workbench.kv_cache.prefix_hit import PrefixHit
 from workbench.outputs import NewRequestData
 from workbench.request import Request, RequestStatus
 from workbench.scheduler.batch import Batch
 from workbench.scheduler.state import SchedulerState
 
 PLACEHOLDER_TOKEN = -1
+_WAITS = (RequestStatus.WAITING, RequestStatus.PREEMPTED)
 
 
 class AdmissionPass:
@@ -40,11 +42,12 @@ class AdmissionPass:
         waiting = state.waiting
         skipped: list[Request] = []
         while batch.token_budget > 0 and len(waiting) and len(state.running) < self.max_active:
-            request = waiting.peek()
+            request = self._next()
             if request.num_stale_output_tokens:
                 # Output of the time before its preemption is still under way: to resume now could
                 # sample a position twice. It comes back within the steps in flight.
-                skipped.append(waiting.pop())
+                self._pop(request)
+                skipped.append(request)
                 state.skipped.add(request)
                 continue
             if not self._admit(request, batch, now, whole_prompts):
@@ -73,7 +76,7 @@ class AdmissionPass:
         )
         if blocks is None:
             return False
-        state.waiting.pop()
+        self._pop(request)
         state.waiting.on_tokens(request, num_tokens, 0)
         state.skipped.discard(request)
         self._enter(request, batch, hit, num_computed, now)
@@ -85,6 +88,32 @@ class AdmissionPass:
             drafts = [PLACEHOLDER_TOKEN] * num_drafts
             batch.output.scheduled_spec_decode_tokens[request.request_id] = drafts
         return True
+
+    def _next(self) -> Request:
+        """The request the queue puts first; there must be one."""
+        waiting = self._state.waiting
+        try:
+            request = waiting.peek()
+        except LookupError as error:
+            raise SchedulerError(
+                f"{type(waiting).__name__}.peek found nobody ({error!r}) while its length is "
+                f"{len(waiting)}: it must return the next request"
+            ) from error
+        if not isinstance(request, Request) or request.status not in _WAITS:
+            raise SchedulerError(
+                f"{type(waiting).__name__}.peek returned {request!r}: it must return one of its "
+                f"{len(waiting)} waiting requests"
+            )
+        return request
+
+    def _pop(self, request: Request) -> None:
+        """Take the request that `_next` gave from the queue."""
+        popped = self._state.waiting.pop()
+        if popped is not request:
+            raise SchedulerError(
+                f"{type(self._state.waiting).__name__}.pop returned {popped!r} after peek had "
+                f"returned {request!r}: both must name the same request"
+            )
 
     def _num_tokens(
         self, request: Request, num_computed: int, batch: Batch, whole_prompts: bool

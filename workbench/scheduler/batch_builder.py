@@ -1,8 +1,11 @@
 """The batch policy's hands: the verbs and numbers of BatchBuilder on a step under construction."""
 
 from collections.abc import Callable
+from numbers import Integral
 
+from workbench.errors import SchedulerError
 from workbench.scheduler.batch import Batch
+from workbench.scheduler.batch_policy import BatchPolicy
 from workbench.scheduler.running_pass import RunningPass
 from workbench.scheduler.state import SchedulerState
 
@@ -16,9 +19,10 @@ class StepBuilder:
         state: The scheduler's lists.
         running_pass: Schedules running requests.
         admit: Schedules waiting ones: (batch, now, whole_prompts).
+        policy: Whose hands they are.
     """
 
-    __slots__ = ("_admit", "_batch", "_now", "_running_pass", "_state")
+    __slots__ = ("_admit", "_batch", "_now", "_policy", "_running_pass", "_state")
 
     def __init__(
         self,
@@ -27,12 +31,14 @@ class StepBuilder:
         state: SchedulerState,
         running_pass: RunningPass,
         admit: Callable[[Batch, float, bool], None],
+        policy: BatchPolicy,
     ) -> None:
         self._batch = batch
         self._now = now
         self._state = state
         self._running_pass = running_pass
         self._admit = admit
+        self._policy = policy
 
     @property
     def token_budget(self) -> int:
@@ -41,7 +47,12 @@ class StepBuilder:
 
     @token_budget.setter
     def token_budget(self, value: int) -> None:
-        self._batch.token_budget = min(value, self._batch.token_budget)
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
+            raise SchedulerError(
+                f"{type(self._policy).__name__} set token_budget={value!r}: it must be a whole "
+                f"number from 0 to the {self._batch.token_budget} tokens that are left"
+            )
+        self._batch.token_budget = min(int(value), self._batch.token_budget)
 
     @property
     def num_scheduled_tokens(self) -> int:

@@ -9,7 +9,6 @@ happen (a request ends, a block could run short, something may arrive) the ordin
 from collections.abc import Callable
 from operator import attrgetter
 
-from workbench.kv_cache.kv_cache_manager import NO_BLOCKS
 from workbench.scheduler.state import SchedulerState
 from workbench.step_profile import StepShape
 
@@ -44,35 +43,50 @@ class DecodeAhead:
         Returns:
             When the last step ended; `now` if none was taken.
         """
-        state = self._state
-        cohort, pool = state.cohort, state.kv_cache_manager.pool
+        cohort = self._state.cohort
+        pool = self._state.kv_cache_manager.pool
         size = cohort.size
-        num_groups = len(state.kv_cache_manager.groups)
         shape = StepShape(size, cohort.context_tokens + size, [], size)
-        starts: list[float] = []
+        ends: list[float] = []
         durations: list[float] = []
         used_blocks: list[int] = []
-        num_free = pool.num_free_blocks
-        while not cohort.ends_next():
-            duration = step_time(shape)
-            end = now + duration
-            if end > horizon:
-                break
-            if cohort.wakes_next():
-                due = cohort.due_next()
-                if len(due) * num_groups > num_free:
+        end, num_told = now, 0
+        num_used = pool.num_blocks - pool.num_free_blocks
+        num_quiet = cohort.num_quiet_ticks()
+        while True:
+            if not num_quiet:
+                cohort.run_ticks(len(ends) - num_told)
+                used_blocks += [num_used] * (len(ends) - num_told)
+                num_told = len(ends)
+                if cohort.ends_next():
                     break
-                if len(due) > 1:
-                    due.sort(key=_ADMISSION_INDEX)
-                changed = [state.renew_member(r) is not NO_BLOCKS for r in due]
-                if True in changed:
-                    num_free = pool.num_free_blocks
-            cohort.schedule_tick()
-            cohort.return_quietly(end)
+            duration = step_time(shape)
+            if end + duration > horizon:
+                break
+            if not num_quiet:
+                if not self._renew_due():
+                    break
+                num_used = pool.num_blocks - pool.num_free_blocks
+                num_quiet = 1 + cohort.num_quiet_ticks(after=1)
+            num_quiet -= 1
+            end += duration
             shape.decode_context += size
-            starts.append(now)
+            ends.append(end)
             durations.append(duration)
-            used_blocks.append(pool.num_blocks - num_free)
-            now = end
-        self.starts, self.durations, self.used_blocks = starts, durations, used_blocks
-        return now
+        cohort.run_ticks(len(ends) - num_told)
+        cohort.add_times(ends)
+        used_blocks += [num_used] * (len(ends) - num_told)
+        self.starts = [now, *ends[:-1]] if ends else []
+        self.durations, self.used_blocks = durations, used_blocks
+        return end
+
+    def _renew_due(self) -> bool:
+        """Look after the members that are due before the next step; False if blocks run short."""
+        state = self._state
+        due = state.cohort.due_next()
+        cache = state.kv_cache_manager
+        if len(due) * len(cache.groups) > cache.num_free_blocks:
+            return False
+        for request in sorted(due, key=_ADMISSION_INDEX) if len(due) > 1 else due:
+            state.renew_member(request)
+        return True

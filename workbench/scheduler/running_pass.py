@@ -5,6 +5,7 @@ output, drafts). Plain decodes are handled together as the decode cohort whereve
 a decision, and one by one where it could: too small a budget, too few free blocks.
 """
 
+from workbench.errors import SchedulerError
 from workbench.kv_cache.kv_cache_manager import NO_BLOCKS
 from workbench.request import Request, RequestStatus
 from workbench.scheduler.batch import Batch
@@ -18,11 +19,18 @@ class RunningPass:
     Args:
         state: The scheduler's lists.
         victim_policy: Who is thrown out when a running request finds no block.
+        forget_uncomputed_blocks: See Scheduler.
     """
 
-    def __init__(self, state: SchedulerState, victim_policy: VictimPolicy) -> None:
+    def __init__(
+        self,
+        state: SchedulerState,
+        victim_policy: VictimPolicy,
+        forget_uncomputed_blocks: bool = False,
+    ) -> None:
         self._state = state
         self._victim_policy = victim_policy
+        self._forgets = forget_uncomputed_blocks
 
     def run(self, batch: Batch, decodes: bool, prefills: bool) -> None:
         """Schedule running requests in the order of their admission.
@@ -122,11 +130,7 @@ class RunningPass:
             blocks = state.kv_cache_manager.allocate_slots(request, num_tokens)
             if blocks is not None:
                 break
-            # Nobody is admitted and thrown out in one step.
-            candidates = state.running
-            if batch.admitted:
-                candidates = [r for r in candidates if r not in batch.admitted]
-            victim = self._victim_policy.select(candidates, request)
+            victim = self._select_victim(request, batch)
             self._preempt(victim, batch)
             if victim is request:
                 return
@@ -139,6 +143,29 @@ class RunningPass:
         if request.spec_token_ids:
             self._schedule_drafts(request, num_tokens, batch)
 
+    def _select_victim(self, request: Request, batch: Batch) -> Request:
+        """Ask the victim policy; it gets a list of its own."""
+        # Nobody is admitted and thrown out in one step.
+        candidates = [r for r in self._state.running if r not in batch.admitted]
+        if self._forgets and batch.admitted:
+            # Who was admitted may count on the blocks of one that was scheduled before it.
+            ticked = batch.has_cohort
+            candidates = [
+                r for r in candidates if r not in batch.rows and not (ticked and r._cohort)
+            ]
+        num_candidates = len(candidates)
+        victim = self._victim_policy.select(candidates, request)
+        if (
+            not isinstance(victim, Request)
+            or victim.status is not RequestStatus.RUNNING
+            or victim in batch.admitted
+        ):
+            raise SchedulerError(
+                f"{type(self._victim_policy).__name__}.select returned {victim!r}: it must return "
+                f"one of the {num_candidates} running requests it was given"
+            )
+        return victim
+
     def _schedule_drafts(self, request: Request, num_tokens: int, batch: Batch) -> None:
         num_drafts = (
             num_tokens
@@ -147,15 +174,23 @@ class RunningPass:
             - request.num_output_placeholders
         )
         if num_drafts > 0:
-            drafts = request.spec_token_ids[:num_drafts]
+            drafts = list(request.spec_token_ids[:num_drafts])
             batch.output.scheduled_spec_decode_tokens[request.request_id] = drafts
-        request.spec_token_ids = []
+        request.spec_token_ids = ()
 
     def _preempt(self, victim: Request, batch: Batch) -> None:
         state = self._state
         state.running.remove(victim)
+        num_tokens = batch.rows.get(victim, 0)
         if batch.has_cohort and victim._cohort is not None:
             batch.token_budget += 1
+            num_tokens = 1
+        if num_tokens:
+            # As in vLLM, what this step was to compute of it counts as cached already.
+            if self._forgets:
+                state.kv_cache_manager.forget_blocks(victim, victim.num_computed_tokens)
+            else:
+                state.kv_cache_manager.cache_rest(victim, victim.num_computed_tokens + num_tokens)
         batch.unschedule(victim)
         batch.preempted.append(victim)
         state.preempt(victim, batch.output)

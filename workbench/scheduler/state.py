@@ -5,6 +5,7 @@ It keeps these lists consistent and takes no decision.
 
 from bisect import insort
 from collections import deque
+from collections.abc import Mapping, Set
 from operator import attrgetter
 
 from workbench.config import SchedulerConfig
@@ -155,7 +156,7 @@ class SchedulerState:
         request.num_swapped_tokens = request._num_computed_tokens if swapped else 0
         request.status = RequestStatus.PREEMPTED
         request._num_computed_tokens = 0
-        request.spec_token_ids = []
+        request.spec_token_ids = ()
         # Steps in flight were scheduled on the counts just reset: their tokens are still
         # delivered but must not be counted as computed again.
         request.num_stale_output_tokens = request._in_flight_tokens
@@ -186,3 +187,46 @@ class SchedulerState:
         self.num_stoppable -= bool(request.stop_token_ids)
         self.finished_req_ids.append(request.request_id)
         self.skipped.discard(request)
+        if request.first_scheduled_time is None:
+            self.kv_cache_manager.drop_lookup(request)
+
+    def report_service(
+        self, rows: Mapping[Request, int], has_cohort: bool, admitted: Set[Request]
+    ) -> None:
+        """Tell a queue that shares by service what each running request gets in a step.
+
+        Admissions were told at once: the next one of the same step must count them.
+
+        Args:
+            rows: Tokens of the requests scheduled one by one.
+            has_cohort: Whether the members of the cohort get one token each.
+            admitted: Requests admitted in the step.
+        """
+        for request in self.running:
+            ticks = 1 if has_cohort and request._cohort is not None else 0
+            num_tokens = rows.get(request, ticks)
+            if num_tokens and request not in admitted:
+                is_prompt = request.is_prefill_chunk
+                prompt, output = (num_tokens, 0) if is_prompt else (0, num_tokens)
+                self.waiting.on_tokens(request, prompt, output)
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError where the lists, the blocks and the counts disagree."""
+        running, cohort = self.running, self.cohort
+        assert len(running) <= self.config.max_num_seqs
+        assert self.others == [r for r in running if r._cohort is None], "others out of step"
+        members = [r for r in running if r._cohort is not None]
+        assert cohort.size == len(members), "cohort size is wrong"
+        assert cohort.context_tokens == sum(r.num_computed_tokens for r in members)
+        waiting = list(self.waiting)
+        assert len(waiting) == len(self.waiting)
+        assert set(self.requests.values()) == {*running, *waiting}, "a request is lost"
+        assert not set(waiting) & set(running), "a request waits and runs"
+        for request in running:
+            returned = request.num_computed_tokens - request.num_in_flight_tokens
+            assert 0 <= returned <= request.num_tokens, f"{request}: {returned} have returned"
+        for request in waiting:
+            assert request.num_computed_tokens == 0, f"{request} waits with computed tokens"
+        self.kv_cache_manager.check_integrity(self.requests.values())
+        if self.host_cache is not None:
+            self.host_cache.check_integrity()

@@ -7,7 +7,7 @@ shares. Knows nothing of how it is served. Times are seconds since the start of 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise, repeat
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ class WorkloadRequest:
     deadline: float | None = None
 
 
+@runtime_checkable
 class Workload(Protocol):
     """A source of requests."""
 

@@ -134,7 +134,9 @@ def read_csv(path: Path, needed: Sequence[str], optional: Sequence[str], hint: s
     _check_columns(path, header, needed, hint)
     rows, lines = rows[1:], lines[1:]
     if not rows:
-        raise WorkloadError(f"{path} has a header but no rows; {hint}")
+        raise WorkloadError(
+            f"{path} has a header and no request: add a row a request, or name another file"
+        )
     names = [name for name in (*needed, *optional) if name in header]
     table = TraceTable(path, {}, lines)
     for row, count in enumerate(map(len, rows)):

@@ -114,11 +114,11 @@ def test_trace_ids_share_as_much_as_their_blocks_do(
 
 
 def test_trace_ids_in_numbers() -> None:
-    assert keys_from_hash_ids([3, 5], 32, 16, 4) == [6, 7, 10, 11]
-    assert keys_from_hash_ids([3, 5], 32, 16, 3) == [6, 7, 10]
-    assert keys_from_hash_ids([3, 5, 9, 11, 13], 16, 32, 2) == [5, 11]
-    assert keys_from_hash_ids([3, 5, 9, 11], 16, 32, 1) == [5]
-    assert keys_from_hash_ids([], 16, 16, 0) == []
+    assert list(keys_from_hash_ids([3, 5], 32, 16, 4)) == [6, 7, 10, 11]
+    assert list(keys_from_hash_ids([3, 5], 32, 16, 3)) == [6, 7, 10]
+    assert list(keys_from_hash_ids([3, 5, 9, 11, 13], 16, 32, 2)) == [5, 11]
+    assert list(keys_from_hash_ids([3, 5, 9, 11], 16, 32, 1)) == [5]
+    assert list(keys_from_hash_ids([], 16, 16, 0)) == []
 
 
 @pytest.mark.parametrize(("hash_block_size", "block_size"), [(16, 24), (24, 16), (512, 48)])
@@ -126,3 +126,31 @@ def test_sizes_that_do_not_divide_are_refused(hash_block_size: int, block_size: 
     message = f"block_size={block_size} .*hash_block_size={hash_block_size}: one must divide"
     with pytest.raises(ConfigError, match=message):
         keys_from_hash_ids([1, 2], hash_block_size, block_size, 1)
+
+
+def test_split_ids_are_a_sequence_like_any_other() -> None:
+    keys = keys_from_hash_ids((3, 5, 9), 48, 16, 8)
+    whole = [9, 10, 11, 15, 16, 17, 27, 28]
+    assert list(keys) == whole
+    assert len(keys) == 8
+    assert [keys[i] for i in range(-8, 8)] == whole + whole
+    for start in range(-9, 10):
+        for stop in range(-9, 10):
+            assert keys[start:stop] == whole[start:stop]
+    for outside in (8, -9):
+        with pytest.raises(IndexError, match=f"block {outside} of 8"):
+            keys[outside]
+
+
+@given(st.lists(st.integers(0, 9), max_size=20), st.integers(0, 40))
+def test_a_chain_names_the_keys_that_get_names(tokens: list[int], num_known: int) -> None:
+    known = KnownBlockHashes(3, [f"k{i}" for i in range(num_known)], num_known)
+    hashed = TokenBlockHashes(tokens, [1, 2, 3, 4], 2)
+    private = PrivateBlockHashes(3)
+    num_hashed = (len(tokens) + 4) // 2
+    for hashes, count in ((known, 50), (hashed, num_hashed), (private, 50)):
+        chain = hashes.chain(count)
+        assert [chain[i] for i in range(count)] == list(hashes.get(0, count))
+        assert hashes.chain(0) is chain
+        assert [hashes.at(i) for i in range(count)] == list(hashes.get(0, count))
+    assert (known.num_shareable, private.num_shareable) == (num_known, 0)

@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.config import CacheConfig
+from workbench.config import CacheConfig, SchedulerConfig
+from workbench.engine_core import EngineCore
 from workbench.kv_cache.block_hash import KnownBlockHashes, PrivateBlockHashes
 from workbench.kv_cache.eviction import BeladyEviction, EvictionPolicy, LFUEviction, LRUEviction
 from workbench.kv_cache.kv_cache_manager import KVCacheManager
 from workbench.request import Request
+from workbench.scheduler.scheduler import Scheduler
 
 
 def make_manager(
@@ -102,7 +104,7 @@ def test_a_refusal_changes_nothing() -> None:
     hit = manager.get_computed_blocks(second)
     assert hit.num_tokens == 8
     assert manager.allocate_slots(second, 22, hit, is_admission=True) is None
-    assert second.block_ids == []
+    assert not second.block_ids
     assert manager.pool.free_line() == line
     manager.check_integrity([second])
 
@@ -323,3 +325,50 @@ def test_belady_evicts_what_is_needed_last() -> None:
     compute(manager, third)  # takes the empty block and one of the two: y is needed later than x
     assert manager.num_cached_prefix_tokens(["x"]) == 4
     assert manager.num_cached_prefix_tokens(["y"]) == 0
+
+
+def test_belady_does_not_wait_for_requests_that_have_ended() -> None:
+    """Of a request that is dropped before its first admission, the use at its own time goes."""
+    eviction = BeladyEviction()
+    eviction.set_future([(0.0, ["x"]), (1.0, ["y"]), (2.0, ["x"]), (3.0, ["y"]), (4.0, ["x"])])
+    manager = make_manager(3, eviction=eviction)
+    for key in "xy":
+        request = make_request(key, 5, key)
+        compute(manager, request)
+        manager.free(request)
+    dropped = make_request("d", 5, "x")
+    dropped.arrival_time = 2.0
+    manager.drop_lookup(dropped)
+    compute(manager, make_request("c", 8))  # takes one of two: now x is needed later than y
+    assert manager.num_cached_prefix_tokens(["x"]) == 0
+    assert manager.num_cached_prefix_tokens(["y"]) == 4
+
+
+@pytest.mark.parametrize("end", ["ignore", "abort"])
+def test_the_eviction_policy_is_told_of_requests_that_end_before_their_admission(end: str) -> None:
+    class Told(LRUEviction):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dropped: list[tuple[list[Any], float]] = []
+
+        def on_dropped(self, keys: Any, arrival_time: float) -> None:
+            self.dropped.append((list(keys), arrival_time))
+
+    told = Told()
+    config = SchedulerConfig(max_model_len=16)
+    scheduler = Scheduler(config, CacheConfig(block_size=4), 20, eviction=told)
+    request = make_request("a", 40 if end == "ignore" else 10, "xyz")
+    request.arrival_time = 7.0
+    core = EngineCore(scheduler, UnusedExecutor(), lambda: 7.0)
+    assert core.add_request(request) == (end == "abort")
+    if end == "abort":
+        core.abort_requests(["a"])
+    assert [(keys[:2], time) for keys, time in told.dropped] == [(["x", "y"], 7.0)]
+
+
+class UnusedExecutor:
+    def execute_model(self, scheduler_output: Any) -> None:
+        raise AssertionError("no step is taken")
+
+    def sample_tokens(self, grammar_output: Any) -> Any:
+        raise AssertionError("no step is taken")

@@ -1,7 +1,7 @@
 """The decode cohort: its calendars, and requests that leave and come back."""
 
 from workbench.request import Request
-from workbench.scheduler.decode_cohort import DecodeCohort
+from workbench.scheduler.decode_cohort import TRIM_AT, DecodeCohort
 
 
 def member(cohort: DecodeCohort, name: str, wake: int, finish: int, computed: int = 10) -> Request:
@@ -70,12 +70,12 @@ def test_one_who_leaves_and_comes_back_on_the_same_tick_is_due_and_ends_once() -
     a = member(cohort, "a", wake=2, finish=2)
     b = member(cohort, "b", wake=2, finish=2)
     cohort.leave(a)
-    cohort.join(a, ticks_to_wake=2, ticks_to_finish=2)  # stands twice under both dates
+    cohort.join(a, ticks_to_wake=2, ticks_to_finish=2)
     cohort.schedule_tick()
     assert cohort.due_next() == [a, b]
     cohort.schedule_tick()
     assert cohort.return_tick(1.0) == []
-    assert cohort.return_tick(2.0) == [a, b]
+    assert cohort.return_tick(2.0) == [b, a]
     assert a.num_output_tokens == 2
 
 
@@ -108,3 +108,38 @@ def test_joining_while_ticks_are_in_flight_counts_from_the_next_one() -> None:
     assert late.num_output_tokens == 1
     assert list(late.token_times) == [2.0]
     assert list(first.token_times) == [1.0, 2.0]
+
+
+def test_a_long_run_keeps_few_times() -> None:
+    cohort = DecodeCohort(uses_placeholders=False)
+    members: list[Request] = []
+    longest = 0
+    for tick in range(100_000):
+        if tick % 50 == 0:
+            members.append(member(cohort, str(tick), wake=1, finish=700))
+        cohort.schedule_tick()
+        for request in cohort.return_tick(float(tick)):
+            assert list(request.token_times) == [float(t) for t in range(tick - 699, tick + 1)]
+            cohort.leave(request)
+            members.remove(request)
+        if tick % 77 == 0 and members:  # aborted
+            cohort.leave(members.pop())
+        longest = max(longest, len(cohort._return_times))
+    assert longest <= 2 * TRIM_AT
+    assert len(cohort._finish_calendar) <= len(members)
+
+
+def test_ticks_in_a_row_are_ticks_one_by_one() -> None:
+    cohorts = [DecodeCohort(uses_placeholders=False) for _ in range(2)]
+    members = [member(cohort, "a", wake=3, finish=9) for cohort in cohorts]
+    assert cohorts[0].num_quiet_ticks() == 2
+    assert cohorts[0].num_quiet_ticks(after=3) == 5
+    cohorts[0].run_ticks(2)
+    cohorts[0].add_times([1.0, 2.0])
+    for time in (1.0, 2.0):
+        cohorts[1].schedule_tick()
+        cohorts[1].return_tick(time)
+    assert cohorts[0].due_next() == members[:1]
+    for name in ("num_scheduled", "num_returned", "context_tokens"):
+        assert getattr(cohorts[0], name) == getattr(cohorts[1], name)
+    assert members[0].token_times == members[1].token_times

@@ -44,7 +44,11 @@ def blocks(prompt, full):
 CASES = [
     (CsvTrace, "", "FILE is empty; name an existing file with workload.path=FILE"),
     (CsvTrace, " \n\n", "FILE is empty"),
-    (CsvTrace, HEADER + "\n", "FILE has a header but no rows"),
+    (
+        CsvTrace,
+        HEADER + "\n",
+        "FILE has a header and no request: add a row a request",
+    ),
     (
         CsvTrace,
         "arrived_at,tokens\n0,1\n",
