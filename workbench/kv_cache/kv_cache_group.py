@@ -51,6 +51,16 @@ class KVCacheGroup(ABC):
         """Make a request's cached blocks behind the first `num_full` ones unknown again."""
 
     @abstractmethod
+    def num_shared_blocks(self, request: Request) -> int:
+        """Blocks of a request up to the last one that somebody else uses too."""
+
+    def forget_own(self, request: Request) -> None:
+        """Make a request's cached blocks unknown that nobody else uses."""
+        num_shared = self.num_shared_blocks(request)
+        if request.num_cached_blocks[self.group_id] > num_shared:
+            self.forget(request, num_shared)
+
+    @abstractmethod
     def free(self, request: Request) -> None:
         """Give back a request's blocks, the last ones to be evicted first."""
 
@@ -131,6 +141,11 @@ class FullAttentionGroup(KVCacheGroup):
         num_cached = request.num_cached_blocks[self.group_id]
         self.pool.forget_blocks(request.block_ids[self.group_id][num_full:num_cached])
         request.num_cached_blocks[self.group_id] = num_full
+
+    def num_shared_blocks(self, request: Request) -> int:
+        table = request.block_ids[self.group_id] if request.block_ids else []
+        ref_counts = self.pool.ref_counts
+        return max((i for i, block in enumerate(table, 1) if ref_counts[block] > 1), default=0)
 
     def free(self, request: Request) -> None:
         self.pool.free_blocks(request.block_ids[self.group_id][::-1])

@@ -238,11 +238,20 @@ class KVCacheManager:
             if request.num_cached_blocks[group.group_id] < num_full:
                 group.cache_full_blocks(request, hashes, num_full)
 
-    def free(self, request: Request) -> None:
-        """Give back all blocks of a request, the last ones to be evicted first."""
+    def free(self, request: Request, is_sound: bool = True) -> None:
+        """Give back all blocks of a request, the last ones to be evicted first.
+
+        Args:
+            request: The request.
+            is_sound: Whether what it computed may serve others; if not, the blocks that nobody else
+                uses become unknown.
+        """
         if request.block_ids:
-            self.cache_rest(request, request.num_computed_tokens)
+            if is_sound:
+                self.cache_rest(request, request.num_computed_tokens)
             for group in self.groups:
+                if not is_sound:
+                    group.forget_own(request)
                 group.free(request)
         request.block_ids = ()
         request.num_cached_blocks = []

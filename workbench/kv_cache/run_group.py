@@ -57,6 +57,14 @@ class RunGroup(KVCacheGroup):
         self.pool.forget_end(request.held_runs, request.num_cached_blocks[0] - num_full)
         request.num_cached_blocks[0] = num_full
 
+    def num_shared_blocks(self, request: Request) -> int:
+        num_shared = place = 0
+        for run in request.held_runs.runs if request.held_runs else ():
+            place += len(run.blocks)
+            if len(run.holders) > 1:
+                num_shared = place
+        return num_shared
+
     def free(self, request: Request) -> None:
         table = request.block_ids[0]
         self.pool.free_blocks(request.held_runs, table[request.num_cached_blocks[0] :])

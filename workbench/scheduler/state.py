@@ -175,12 +175,12 @@ class SchedulerState:
             self.waiting.remove(request)
         request.status = RequestStatus.FINISHED_ERROR
         request.stop_reason = reason
-        self.release(request)
+        self.release(request, is_sound=False)
         self.failed.append(request)
 
-    def release(self, request: Request) -> None:
-        """Give back everything a finished request holds."""
-        self.kv_cache_manager.free(request)
+    def release(self, request: Request, is_sound: bool = True) -> None:
+        """Give back everything a finished request holds; is_sound: see KVCacheManager.free."""
+        self.kv_cache_manager.free(request, is_sound)
         if self.host_cache is not None:
             self.host_cache.free(request)
         del self.requests[request.request_id]

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from workbench.config import CacheConfig, SchedulerConfig
+from workbench.kv_cache.block_hash import TokenBlockHashes
+from workbench.kv_cache.eviction import EvictionPolicy, FIFOEviction
 from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput, SchedulerOutput
 from workbench.request import Request, RequestStatus
 from workbench.scheduler.scheduler import Scheduler
@@ -183,3 +185,31 @@ def test_one_with_drafts_fails_whatever_was_accepted(row: list[int]) -> None:
     assert has_failed(scheduler, requests[0], outputs)
     assert requests[1].num_output_tokens == 4
     assert scheduler.schedule(0.0).num_scheduled_tokens == {"b": 3}
+
+
+@pytest.mark.parametrize("eviction", [None, FIFOEviction()])
+def test_what_a_failed_request_computed_serves_nobody(eviction: EvictionPolicy | None) -> None:
+    scheduler = Scheduler(
+        SchedulerConfig(max_model_len=256, max_num_batched_tokens=64),
+        CacheConfig(block_size=4),
+        100,
+        eviction=eviction,
+    )
+
+    def new(request_id: str, prompt: list[int]) -> Request:
+        request = Request(request_id, len(prompt), 8, prompt_token_ids=prompt)
+        request.block_hashes = TokenBlockHashes(prompt, request.output_token_ids, 4)
+        scheduler.add_request(request, 0.0)
+        return request
+
+    shared = list(range(8))
+    good = new("good", [*shared, 50])
+    answer(scheduler, scheduler.schedule(0.0), rows=[[7]])
+    bad = new("bad", [*shared, *range(20, 32)])
+    output = scheduler.schedule(0.0)
+    assert bad.num_cached_tokens == 8
+    answer(scheduler, output, ["bad"], [[7], []])
+    again = new("again", [*shared, *range(20, 32)])
+    answer(scheduler, scheduler.schedule(0.0), rows=[[7], [7]])
+    assert again.num_cached_tokens == 8  # what the good one holds, and nothing of the bad one
+    assert not good.is_finished
