@@ -14,6 +14,9 @@ SHARED = "WORKBENCH_SHARED"
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+# tests run side by side: threads of one would wait for cores that another one has
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # no test is timed: a busy machine is not a failure
 settings.register_profile("workbench", deadline=None)
 settings.load_profile("workbench")
