@@ -1,5 +1,6 @@
-# make demo   charts in a few seconds, without torch       make test   the whole suite
-# make lint   style, types, import rules                    make clean  remove what the others made
+# make demo         charts in a few seconds, without torch       make test   the whole suite
+# make demo-engine  the same tour on the real engine, on a CPU   make lint   style, types, import rules
+# make clean        remove what the others made
 #
 # Everything is installed into $(VENV), nothing outside it. A stamp says what is installed, so a second call is quick.
 
@@ -9,12 +10,13 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check
 TESTS  ?= tests
+DEMO_CHECKPOINT ?= outputs/demo_checkpoint
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo demo-engine test lint clean
 
 help:
-	@sed -n '1,4s/^# \{0,1\}//p' Makefile
+	@sed -n '1,3s/^# \{0,1\}//p' Makefile
 
 $(VENV)/created:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or name one with make PYTHON=/path/to/python3"; exit 1; }
@@ -26,11 +28,19 @@ $(VENV)/base: pyproject.toml constraints.txt | $(VENV)/created
 	@touch $@
 
 $(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/created
-	$(PIP) install --quiet -c constraints.txt -e ".[dev]"
+	$(PIP) install --quiet -c constraints.txt -e ".[engine,dev]"
+	@touch $(VENV)/base $(VENV)/engine $@
+
+$(VENV)/engine: pyproject.toml constraints.txt | $(VENV)/created
+	$(PIP) install --quiet -c constraints.txt -e ".[engine]"
 	@touch $(VENV)/base $@
 
 demo: $(VENV)/base
 	@$(PY) -m experiments.run --multirun experiment=demo
+
+demo-engine: $(VENV)/engine
+	@$(PY) -m engine.demo_checkpoint $(DEMO_CHECKPOINT)
+	@$(PY) -m experiments.run --multirun experiment=demo_engine model.path=$(DEMO_CHECKPOINT)
 
 test: $(VENV)/dev
 	$(PY) -m pytest -n auto $(TESTS)

@@ -115,8 +115,14 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device={name!r}, but torch sees no GPU: set device='cpu'")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise ConfigError(f"device={name!r}, but torch sees no GPU: set device='cpu'")
+        if (device.index or 0) >= count:
+            raise ConfigError(f"device={name!r}, but torch sees {count} GPU: use a lower index")
+        # Streams of graphs and launches of kernels go to the current device.
+        torch.cuda.set_device(device)
     return device
 
 

@@ -131,11 +131,14 @@ class CudaGraphs:
         """
         pool = None
         size = 0
+        stream = torch.cuda.current_stream() if torch.cuda.is_available() else None
         try:
             for size in reversed(self._sizes):
                 graph = self._capture(size, pool)
                 pool = pool or graph.pool()
         except (MemoryError, RuntimeError) as error:
+            if stream is not None:
+                torch.cuda.set_stream(stream)  # a capture that breaks off leaves its own
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemoryError(

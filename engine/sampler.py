@@ -86,7 +86,7 @@ class Sampler:
         all_ids, all_valid = largest(logits)
         rows = random.on_device[-1] if random.on_device else to_device(random.rows, logits.device)
         all_ids[rows] = token_ids
-        all_valid[rows] = is_valid
+        # a row is valid or not however it is drawn
         return all_ids, all_valid
 
     def _draw(self, device: torch.device) -> Draw:

@@ -45,6 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _guarded(lambda: options.command(options))
 
 
+def version() -> str:
+    """Name and version of this program, of the checkout if it was never installed."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return f"workbench {installed('llm-serving-workbench')}"
+    except PackageNotFoundError:
+        return "workbench (not installed; run from a checkout)"
+
+
 def _guarded(command: Callable[[], int]) -> int:
     try:
         return command()
@@ -97,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=version())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, (_, text) in FORWARDED.items():
         commands.add_parser(name, help=text, add_help=False)

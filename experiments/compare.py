@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from experiments.compare_table import markdown, print_comparison
-from experiments.figures import comparison, curves, style
+from experiments.figures import comparison, curves, style, titles
+from experiments.run_folder import CONFIG
 from experiments.tables import read_requests_frame
 from workbench.errors import WorkbenchError
 
@@ -182,25 +183,39 @@ def comparison_figures(sweep: Sweep) -> Iterator[tuple[str, Figure]]:
     overlay = _overlay_frames(sweep)
     if overlay:
         yield "latency_cdf", comparison.cdf_overlay(overlay, labels=list(sweep.runs["label"]))
-    yield from _curve_figures(runs, [k for k in sweep.varying if k != "seed"])
+    varying = [k for k in sweep.varying if k != "seed"]
+    yield from _curve_figures(runs, varying, _what_arrives(sweep))
 
 
-def _curve_figures(runs: pd.DataFrame, varying: Sequence[str]) -> Iterator[tuple[str, Figure]]:
+def _what_arrives(sweep: Sweep) -> str:
+    """ "conversations" where a rate of the workload counts those, else "requests"."""
+    path = sweep.folder / str(sweep.runs["run"].iloc[0]) / CONFIG
+    if not path.is_file():
+        return "requests"
+    config = OmegaConf.load(path)
+    sharing = str(OmegaConf.select(config, "workload.sharing._target_"))
+    in_turns = OmegaConf.select(config, "workload.multi_turn") or sharing.endswith(".MultiTurn")
+    return "conversations" if in_turns else "requests"
+
+
+def _curve_figures(
+    runs: pd.DataFrame, varying: Sequence[str], arrivals: str
+) -> Iterator[tuple[str, Figure]]:
     """Curves over each swept number; a rate also gets latency against throughput and SLO."""
     for sweep in varying:
-        values = pd.to_numeric(runs[sweep], errors="coerce") if sweep in runs else pd.Series()
-        if values.nunique() < 3:
+        if sweep not in runs or pd.to_numeric(runs[sweep], errors="coerce").nunique() < 3:
             continue
         others = [k for k in varying if k != sweep and k in runs]
         settings = [{k: str(v) for k, v in row.items() if v == v} for row in _rows(runs[others])]
         table = runs.assign(series=[_label(s, others) for s in settings])
         group = "series" if others else None
         name = sweep.rsplit(".", 1)[-1]
-        yield f"by_{name}", curves.metrics_vs_parameter(table, sweep, group)
-        if "rate" in name or "qps" in name:
-            yield "latency_vs_throughput", curves.latency_vs_throughput(table, sweep, group)
+        title = titles.axis_title(sweep, arrivals)
+        yield f"by_{name}", curves.metrics_vs_parameter(table, sweep, group, title)
+        if titles.is_rate(sweep):
+            yield "latency_vs_throughput", curves.latency_vs_throughput(table, sweep, group, title)
             if "slo_attainment" in table and table["slo_attainment"].notna().any():
-                yield "slo_attainment", curves.slo_attainment(table, sweep, group)
+                yield "slo_attainment", curves.slo_attainment(table, sweep, group, title)
 
 
 def _overlay_frames(sweep: Sweep) -> dict[str, pd.DataFrame]:

@@ -86,8 +86,8 @@ def _fitting(names: list[str], rows: list[list[str]], settings: int, width: int)
 def markdown(
     runs: pd.DataFrame, failed: pd.DataFrame, varying: Sequence[str], charts: Sequence[str]
 ) -> str:
-    names, rows = headline_rows(runs, varying)
     """The page ``comparison.md``: the table, the runs without a result, the charts."""
+    names, rows = headline_rows(runs, varying)
     lines = ["# Comparison", "", f"{len(runs)} runs finished, {len(failed)} did not."]
     if rows:
         names = [name.replace("-\n", "").replace("\n", " ") for name in names]

@@ -5,7 +5,7 @@ Knows the errors of Hydra and OmegaConf and how their messages read. Prints noth
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import (
@@ -16,7 +16,7 @@ from omegaconf.errors import (
 )
 from yaml import YAMLError
 
-from experiments.schema import group_options
+from experiments.schema import DATACLASSES, group_options
 from workbench.errors import WorkbenchError
 
 _EXPECTED = (
@@ -131,16 +131,44 @@ def unknown_key(key: str, overrides: Sequence[str], keys: Sequence[str]) -> str:
     if f"+{key}" in keys:
         said = next((o for o in overrides if o.partition("=")[0] == key), f"{key}=VALUE")
         return f"{said}: the chosen option leaves this parameter at its default; write +{said}"
-    keys = [k.lstrip("+") for k in keys]
-    said = next((o for o in overrides if o.lstrip("+~").partition("=")[0] == key), key)
-    parent = key.rpartition(".")[0]
-    siblings = [k for k in keys if k.rpartition(".")[0] == parent]
-    hint = _close(key, siblings) or _close(key, keys)
-    if not hint and parent and siblings:
-        hint = f"{parent} has: {', '.join(k.rpartition('.')[2] for k in siblings)}"
-    return f"{said}: there is no setting {key!r}; {hint}".rstrip("; ").rstrip()
+    names = list(dict.fromkeys(k.lstrip("+") for k in keys))
+    said = next((o for o in overrides if _is_of(o, key)), key)
+    return f"{said}: there is no setting {key!r}; {_nearest(key, names)}".rstrip("; ").rstrip()
+
+
+def _is_of(override: str, key: str) -> bool:
+    """Whether an override names the key, or something below it."""
+    name = override.lstrip("+~").partition("=")[0]
+    return name == key or name.startswith(f"{key}.")
+
+
+def _nearest(key: str, names: Sequence[str]) -> str:
+    """The setting that was probably meant: one beside it, else one of the same last name.
+
+    Only the last names are compared. Whole ones look alike as soon as they share a long group.
+    """
+    parent, _, last = key.rpartition(".")
+    siblings = {n.rpartition(".")[2]: n for n in names if n.rpartition(".")[0] == parent}
+    beside = [siblings[n] for n in difflib.get_close_matches(last, siblings, n=1)]
+    same = sorted((n for n in names if n.rpartition(".")[2] == last), key=_distance(parent))
+    for found in [*beside, *same] if parent else [*same, *beside]:
+        return f"did you mean {found}? "
+    if parent and siblings:
+        return f"{parent} has: {', '.join(siblings)}"
+    return ""
+
+
+def _distance(parent: str) -> Callable[[str], tuple[bool, bool, int]]:
+    """Sorting key: settings of the same group first, then plain ones, then those less deep."""
+    group = parent.partition(".")[0]
+
+    def distance(name: str) -> tuple[bool, bool, int]:
+        its_group = name.partition(".")[0]
+        return its_group != group, its_group not in DATACLASSES, name.count(".")
+
+    return distance
 
 
 def _close(name: str, names: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
+    found = difflib.get_close_matches(name, list(names), n=1)
     return f"did you mean {found[0]}? " if found else ""

@@ -137,8 +137,8 @@ def _classes(hint: Any) -> tuple[type, ...]:
     """The classes that an annotation allows; none where it allows what no class says."""
     union = get_origin(hint) in (Union, types.UnionType)
     kinds = [k for k in (get_args(hint) if union else (hint,)) if k is not types.NoneType]
-    # a protocol with properties cannot be compared with a class
-    if all(inspect.isclass(k) and not getattr(k, "_is_protocol", False) for k in kinds):
+    # a protocol with properties cannot be compared with a class, and Any is a class of its own
+    if all(inspect.isclass(k) and not getattr(k, "_is_protocol", k is Any) for k in kinds):
         return tuple(kinds)
     return ()
 

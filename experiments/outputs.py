@@ -33,7 +33,7 @@ def write_outputs(
     requests = RequestColumns.from_records(result.records)
     write_requests_parquet(folder.path / REQUESTS, requests)
     write_steps_parquet(folder.path / STEPS, result.steps)
-    if lines := not_served(requests) or result.ignored:
+    if lines := not_served(requests):
         (folder.path / NOT_SERVED).write_text("\n".join(lines) + "\n", encoding="utf-8")
     if timeline:
         write_timeline(folder.path / TIMELINE, result.records, result.steps)

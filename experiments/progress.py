@@ -15,8 +15,11 @@ REFRESH_S = 0.1
 
 
 @contextmanager
-def progress_bar(*, enabled: bool) -> Iterator[Progress | None]:
-    """Gives a callback (finished requests, all requests, simulated seconds), or None."""
+def progress_bar(*, enabled: bool, activity: str = "simulation") -> Iterator[Progress | None]:
+    """Gives a callback (finished requests, all requests, seconds of the run), or None.
+
+    `activity` is "simulation", whose seconds are simulated, or the name of something real.
+    """
     if not enabled or not sys.stderr.isatty() or multiprocessing.parent_process() is not None:
         yield None
         return
@@ -24,15 +27,16 @@ def progress_bar(*, enabled: bool) -> Iterator[Progress | None]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
+    seconds = "simulated s" if activity == "simulation" else "s"
     columns = (
-        TextColumn("simulating"),
+        TextColumn(activity),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("requests, {task.fields[clock]:,.0f} simulated s"),
+        TextColumn(f"requests, {{task.fields[clock]:,.0f}} {seconds}"),
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        line = bar.add_task("simulating", total=None, clock=0.0)
+        line = bar.add_task(activity, total=None, clock=0.0)
         last = 0.0
 
         def update(finished: int, total: int, clock_s: float) -> None:

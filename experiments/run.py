@@ -19,7 +19,7 @@ from yaml import YAMLError
 from experiments.explain import explain, is_expected
 from experiments.instantiate import parameter_names
 from experiments.job import task
-from experiments.schema import CONF_DIR, group_options, register_schemas
+from experiments.schema import CONF_DIR, GROUPS, group_options, register_schemas
 from experiments.sweep import register_resolvers
 from workbench.errors import ConfigError
 
@@ -109,7 +109,8 @@ def _names(node: DictConfig, prefix: str) -> Iterator[str]:
         if isinstance(value, DictConfig) and not value._is_none():
             yield from _names(value, f"{prefix}{key}.")
     if "_target_" in node:
-        missing = parameter_names(str(node._target_)) - set(map(str, node))
+        # some groups get others as arguments: those are no settings of theirs
+        missing = parameter_names(str(node._target_)) - set(map(str, node)) - GROUPS
         yield from (f"+{prefix}{name}" for name in sorted(missing))
 
 

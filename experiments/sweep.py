@@ -13,15 +13,16 @@ from typing import Any, cast
 
 from hydra.experimental.callback import Callback
 from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from experiments.run_folder import FAILED, PRESENTATION_KEYS, RunFolder, fingerprint, run_folders
 
-MAX_NAME = 80
+MAX_NAME = 120
 WIDTH_OF_A_LOG = 140
 
 
 def run_name(*, _root_: Container) -> str:
-    """Folder name of a job: its overrides, shortened to what a path may hold, and its hash.
+    """Folder name of a job: what sets it apart from the sweep's other jobs, and its hash.
 
     Used as the resolver `${run_name:}` on the composed config of one job. A folder that the sweep
     has for this config already is kept, whatever it is called.
@@ -32,14 +33,42 @@ def run_name(*, _root_: Container) -> str:
     for earlier in sorted(Path(config.hydra.sweep.dir).glob(f"*{digest}")):
         return earlier.name
     overrides = cast(list[str], OmegaConf.to_container(config.hydra.overrides.task))
-    words = [_short(o) for o in overrides if o.partition("=")[0] not in PRESENTATION_KEYS]
-    label = re.sub(r"[^\w=.,+-]+", "_", ",".join(words))[:MAX_NAME].strip(",._")
+    common = _common_overrides(Path(config.hydra.sweep.dir))
+    apart = [o for o in overrides if o.lower() not in common]
+    words = [_short(o) for o in apart if _key(o) not in PRESENTATION_KEYS]
+    label = re.sub(r"[^\w=.,+-]+", "_", _joined(words)).strip(",._")
     return f"{label}-{digest}" if label else digest
 
 
+def _common_overrides(folder: Path) -> set[str]:
+    """Overrides that every job of the sweep has: those that its command gave one value.
+
+    In small letters, for Hydra writes a job's `true` as `True`.
+    """
+    try:
+        sweep = OmegaConf.load(folder / "multirun.yaml")  # Hydra writes it before the first job
+        return {str(override).lower() for override in sweep.hydra.overrides.task}
+    except (FileNotFoundError, OmegaConfBaseException):
+        return set()
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
 def _short(override: str) -> str:
-    key, _, value = override.lstrip("+").partition("=")
-    return f"{key}={Path(value).name}" if "/" in value else f"{key}={value}"
+    value = override.partition("=")[2]
+    return f"{_key(override).rpartition('.')[2]}={Path(value).name if '/' in value else value}"
+
+
+def _joined(words: list[str]) -> str:
+    """The words with commas, as many as fit; the number of those that do not."""
+    for count in range(len(words), 0, -1):
+        rest = [f"{len(words) - count}_more"] if count < len(words) else []
+        text = ",".join([*words[:count], *rest])
+        if len(text) <= MAX_NAME:
+            return text
+    return words[0][:MAX_NAME] if words else ""
 
 
 def _without_hydra(config: DictConfig) -> DictConfig:

@@ -14,6 +14,9 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from experiments.tables import json_safe
 from workbench.metrics import RequestRecord, StepLog
 
@@ -38,10 +41,11 @@ def write_timeline(
     window it is and how much was left out. The default limits keep the file below about 12 MB.
     """
     window = _window(records, steps, start_s, max_requests, max_steps)
-    kept_steps = [i for i, t in enumerate(steps.start_s) if window[0] <= t < window[1]]
+    inside = (steps.start_s >= window[0]) & (steps.start_s < window[1])
+    kept_steps = np.flatnonzero(inside)
     kept_requests = [r for r in records if _in_window(r, window)]
     metadata = _metadata(records, steps, window, len(kept_requests), len(kept_steps))
-    replicas = {steps.replica[i] for i in kept_steps} | {r.replica for r in kept_requests}
+    replicas = {*steps.replica[inside].tolist(), *(r.replica for r in kept_requests)}
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         file.write('{"displayTimeUnit":"ms","otherData":')
         file.write(json.dumps(json_safe(metadata)))
@@ -60,12 +64,12 @@ def _window(
 ) -> tuple[float, float]:
     """Half-open window [start, end) in seconds that keeps both limits."""
     arrivals = sorted(r.arrival_s for r in records if r.arrival_s >= start_s)
-    starts = sorted(t for t in steps.start_s if t >= start_s)
+    starts = np.sort(steps.start_s[steps.start_s >= start_s])
     end = float("inf")
     if len(arrivals) > max_requests:
         end = arrivals[max_requests]
     if len(starts) > max_steps:
-        end = min(end, starts[max_steps])
+        end = min(end, float(starts[max_steps]))
     return start_s, end
 
 
@@ -95,7 +99,10 @@ def _metadata(
 
 
 def _events(
-    records: Sequence[RequestRecord], steps: StepLog, kept: list[int], replicas: Iterable[int]
+    records: Sequence[RequestRecord],
+    steps: StepLog,
+    kept: NDArray[np.intp],
+    replicas: Iterable[int],
 ) -> Iterator[str]:
     for replica in replicas:
         yield from _names(replica)
@@ -111,25 +118,10 @@ def _names(replica: int) -> Iterator[str]:
     yield head + '"name":"thread_name","args":{"name":"steps"}}'
 
 
-def _step_events(steps: StepLog, kept: list[int]) -> Iterator[str]:
+def _step_events(steps: StepLog, kept: NDArray[np.intp]) -> Iterator[str]:
     """Slice and counters of each step; an instant where it preempted."""
-    columns = zip(
-        steps.replica,
-        steps.start_s,
-        steps.duration_s,
-        steps.scheduled_tokens,
-        steps.prefill_tokens,
-        steps.decode_tokens,
-        steps.running,
-        steps.waiting,
-        steps.preempted,
-        steps.kv_blocks_used,
-        strict=True,
-    )
-    inside = set(kept) if len(kept) < len(steps) else None
-    for index, row in enumerate(columns):
-        if inside is not None and index not in inside:
-            continue
+    columns = (column[kept].tolist() for _, column in steps.columns())
+    for index, *row in zip(kept.tolist(), *columns, strict=True):
         replica, start, duration, tokens, prefill, decode, running, waiting, preempted, blocks = row
         pid = _process(replica)
         ts = f"{start * 1e6:.3f}"

@@ -25,6 +25,7 @@ def device_report(device: torch.device, is_dry_run: bool) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "cuda": torch.version.cuda,
         "device": str(device),
+        "is_dry_run": is_dry_run,
         "ceilings": asdict(measure_ceilings(device, is_dry_run)),
     }
     if device.type == "cuda":

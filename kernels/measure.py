@@ -91,19 +91,38 @@ def _captured(
         for call in calls:
             call()
 
+    current = torch.cuda.current_stream(device)
+    if not _is_asynchronous(run_all, current):
+        return run_all, False
+    graph = torch.cuda.CUDAGraph()
     try:
-        stream = torch.cuda.Stream(device)
-        stream.wait_stream(torch.cuda.current_stream(device))
-        with torch.cuda.stream(stream):
-            run_all()
-        torch.cuda.synchronize(device)
-        graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             run_all()
     except (RuntimeError, NotImplementedError):
+        # a capture that breaks off leaves its own stream behind as the current one
+        torch.cuda.set_stream(current)
         torch.cuda.synchronize(device)
         return run_all, False
     return graph.replay, True
+
+
+def _is_asynchronous(run_all: Callable[[], None], current: torch.cuda.Stream) -> bool:
+    """Run once beside the current stream; whether the host never waited for the device.
+
+    A wait inside a capture does not just fail: it leaves the allocator in the middle of a capture.
+    """
+    side = torch.cuda.Stream(current.device)
+    side.wait_stream(current)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        with torch.cuda.stream(side):
+            run_all()
+    except RuntimeError:
+        return False
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.synchronize(current.device)
+    return True
 
 
 def _replay_us(replay: Callable[[], Any], num_calls: int, device: torch.device) -> float:

@@ -91,8 +91,12 @@ def _known(path: Path) -> set[Point]:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         return set()
-    with path.open(newline="") as file:
-        return {_point(row) for row in csv.DictReader(file)}
+    text = path.read_text()
+    if not text.endswith("\n"):
+        # a process that was killed has left half a line
+        text = text[: text.rfind("\n") + 1]
+        path.write_text(text)
+    return {_point(row) for row in csv.DictReader(text.splitlines())}
 
 
 def _point(row: dict[str, str]) -> Point:

@@ -2,6 +2,7 @@
 
 Knows a frame with one row a run, the name of the swept column, and the name of the column that
 tells the series apart (for example the policy). Runs without the swept number are left out.
+``title`` is that of the swept axis; by default the one that `titles` knows.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from experiments.figures import legend, style
+from experiments.figures.titles import axis_title
 
 HEADLINES = {
     "output_tokens_per_s": ("output tokens per second", "tokens/s", 1.0),
@@ -24,6 +26,7 @@ HEADLINES = {
     "prefix_hit_rate": ("prefix cache hit rate", "%", 100.0),
     "preemptions": ("preemptions", "count", 1.0),
 }
+ONLY_IF_ANY = ("prefix_hit_rate", "preemptions")
 NINETY = 90.0
 
 
@@ -89,7 +92,11 @@ def _finish(ax: Axes, *, log: bool) -> None:
 
 @style.styled
 def latency_vs_throughput(
-    runs: pd.DataFrame, sweep: str, group: str | None = None, percentile: str = "p99"
+    runs: pd.DataFrame,
+    sweep: str,
+    group: str | None = None,
+    title: str | None = None,
+    percentile: str = "p99",
 ) -> Figure:
     """TTFT and TPOT against the throughput reached; points of one series joined by the rate.
 
@@ -101,7 +108,7 @@ def latency_vs_throughput(
         2,
         height=3.3,
         wspace=0.75,
-        note=f"each point one run; along a line the {_plain(sweep)} grows",
+        note=f"each point one run; joined in the order of: {title or axis_title(sweep)}",
     )
     plans = (("ttft_s", "TTFT", "s", 1.0), ("tpot_s", "TPOT", "ms", 1e3))
     for ax, (_, short, unit, _) in zip(axes.flat, plans, strict=True):
@@ -117,17 +124,20 @@ def latency_vs_throughput(
 
     _draw(figure, runs, sweep, group, line)
     for ax in axes.flat:
-        ax.set_xlim(0, ax.get_xlim()[1])
+        reached = _column(runs, "output_tokens_per_s")
+        ax.set_xlim(0, float(np.nanmax(reached)) * 1.05 if (reached > 0).any() else 1)
         _finish(ax, log=True)
     return figure
 
 
 @style.styled
-def slo_attainment(runs: pd.DataFrame, sweep: str, group: str | None = None) -> Figure:
+def slo_attainment(
+    runs: pd.DataFrame, sweep: str, group: str | None = None, title: str | None = None
+) -> Figure:
     """Share of requests that met every objective against the swept rate, with the 90 % line."""
     figure, axes = style.panels("Requests within the objectives (SLO)", height=3.0, top=0.5)
     ax = axes[0, 0]
-    ax.set_xlabel(_plain(sweep))
+    ax.set_xlabel(title or axis_title(sweep))
     ax.set_ylabel("requests within SLO (%)")
 
     def line(rows: pd.DataFrame, look: dict[str, Any]) -> None:
@@ -149,21 +159,23 @@ def metrics_vs_parameter(
     runs: pd.DataFrame,
     sweep: str,
     group: str | None = None,
-    metrics: Sequence[str] = ("output_tokens_per_s", "ttft_s_p99", "tpot_s_p99", "slo_attainment"),
+    title: str | None = None,
+    metrics: Sequence[str] = tuple(HEADLINES),
 ) -> Figure:
     """Headline metrics against a swept number, one panel a metric that any run has."""
-    known = [m for m in metrics if not np.isnan(_column(runs, m)).all()] or list(metrics[:1])
+    title = title or axis_title(sweep)
+    known = [m for m in metrics if _is_told(runs, m)] or list(metrics[:1])
     cols = min(len(known), 2)
     rows = (len(known) + cols - 1) // cols
     figure, axes = style.panels(
-        f"Effect of {_plain(sweep)}", rows, cols, height=0.7 + 2.05 * rows, hspace=0.78,
+        f"Effect of: {title}", rows, cols, height=0.7 + 2.05 * rows, hspace=0.78,
         wspace=0.75,
     )  # fmt: skip
     for ax, metric in zip(axes.flat, known, strict=False):
         name, unit, _ = HEADLINES.get(metric, (metric, "value", 1.0))
         ax.set_title(name)
         ax.set_ylabel(unit)
-        ax.set_xlabel(_plain(sweep))
+        ax.set_xlabel(title)
 
     def line(part: pd.DataFrame, look: dict[str, Any]) -> None:
         for ax, metric in zip(axes.flat, known, strict=False):
@@ -179,6 +191,14 @@ def metrics_vs_parameter(
     return figure
 
 
+def _is_told(runs: pd.DataFrame, metric: str) -> bool:
+    """Whether any run has the metric; one that counts events needs a run with an event."""
+    values = _column(runs, metric)
+    if metric in ONLY_IF_ANY:
+        return bool((values > 0).any())
+    return not np.isnan(values).all()
+
+
 def _swept_ticks(ax: Axes, values: np.ndarray) -> None:
     """Log scale for a sweep by factors, with a tick at each value that was run if they are few."""
     values = np.unique(values.astype(np.float64))
@@ -188,9 +208,3 @@ def _swept_ticks(ax: Axes, values: np.ndarray) -> None:
     if 1 < len(values) <= 7 and len(ax.get_xticks()):
         ax.xaxis.set_major_locator(FixedLocator(values.tolist()))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: style.compact(v)))
-
-
-def _plain(key: str) -> str:
-    """Last part of a dotted config key, with spaces; a rate gets its unit."""
-    name = key.rsplit(".", 1)[-1].replace("_", " ")
-    return f"{name} (requests/s)" if name.endswith(("rate", "qps")) else name

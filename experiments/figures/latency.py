@@ -148,21 +148,11 @@ def _course(
     if len(values) == 0:
         style.no_data(ax)
         return []
-    shown = sampling.thin(len(values), 3000)
-    alpha = float(np.clip(800 / len(shown), 0.3, 0.8))
-    dots = ax.plot(
-        times[shown] / scale,
-        values[shown] * factor,
-        ".",
-        color=style.SKY,
-        ms=3.2,
-        mew=0,
-        alpha=alpha,
-    )
+    handles = _dots(ax, times / scale, values * factor)
     edges = sampling.time_edges(float(times.max()), 0.0, int(np.clip(len(times) / 25, 4, 60)))
     median, p95 = sampling.binned_percentiles(times, values * factor, edges, [50, 95])
     middle = (edges[1:] + edges[:-1]) / 2 / scale
-    handles = dots + ax.plot(middle, median, color=style.BLUE)
+    handles += ax.plot(middle, median, color=style.BLUE)
     handles += ax.plot(middle, p95, color=style.VERMILLION, lw=1.2)
     top = float(values.max() * factor)
     if limit is not None and limit * factor < 2 * top:  # a limit far away would flatten the rest
@@ -177,6 +167,13 @@ def _course(
     ax.set_xlim(0, max(float(edges[-1]) / scale, 1e-9))
     style.tidy(ax, xbins=8, ybins=4)
     return handles
+
+
+def _dots(ax: Axes, x: np.ndarray, y: np.ndarray) -> list[Line2D]:
+    """A dot a request; of very many an even choice, the paler the more."""
+    shown = sampling.thin(len(x), 3000)
+    alpha = float(np.clip(800 / len(shown), 0.3, 0.8))
+    return ax.plot(x[shown], y[shown], ".", color=style.SKY, ms=3.2, mew=0, alpha=alpha)
 
 
 @style.styled

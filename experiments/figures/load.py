@@ -144,9 +144,7 @@ def kv_usage_over_time(
     edges = sampling.time_edges(end)
     shares = []
     for number, columns in _replicas(steps):
-        capacity = num_kv_blocks if isinstance(num_kv_blocks, int) else None
-        if num_kv_blocks is not None and capacity is None:
-            capacity = num_kv_blocks[number]  # type: ignore[index]
+        capacity = num_kv_blocks[number] if isinstance(num_kv_blocks, Sequence) else num_kv_blocks
         factor = 100 / capacity if capacity else 1.0
         used = columns["kv_blocks_used"] * factor
         shares.append(sampling.held_mean(columns["start_s"], columns["duration_s"], used, edges))

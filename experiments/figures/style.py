@@ -127,10 +127,15 @@ def panels(
     )
     for ax in axes[:, 0]:  # labels of stacked panels stand in one line
         ax.yaxis.set_label_coords(0.22 / width, 0.5, transform=_row_transform(figure, ax))
+    _head(figure, title, note)
+    return figure, axes
+
+
+def _head(figure: Figure, title: str, note: str) -> None:
+    width, height = figure.get_size_inches()
     figure.text(0.12 / width, 1 - 0.1 / height, title, va="top", size=11, weight="bold")
     if note:
         figure.text(0.12 / width, 1 - 0.31 / height, note, va="top", size=8, color="#5B626B")
-    return figure, axes
 
 
 def _row_transform(figure: Figure, ax: Axes) -> Transform:

@@ -110,7 +110,7 @@ ROTARY_CACHE_WRITE = Op(
         _toy("half", torch.float16, kv_heads=3, q_heads=6, block_size=16),
         _toy("one-token", torch.bfloat16, tokens=1),
         _toy("float8", torch.bfloat16, float8=True, k_scale=0.5, v_scale=0.25),
-        _toy("float8-saturates", torch.float32, float8=True, k_size=1000.0),
+        _toy("float8-saturates", torch.bfloat16, float8=True, k_size=1000.0),
     ),
     bench_cases=(
         _llama("64-tokens", 64),

@@ -71,6 +71,81 @@ def _lower_bound(
 
 
 @triton.jit
+def _narrow(
+    row_ptr,
+    group_ids_ptr,
+    num_ids,
+    found_ptr,
+    vocab_size,
+    scale,
+    largest,
+    key,
+    count,
+    mass,
+    need_count,
+    need_mass,
+    TILE: tl.constexpr,
+    FOUND: tl.constexpr,
+):
+    """The largest threshold with need_count and need_mass, and its count and mass.
+
+    A long list of groups is searched until few logits are left, then these alone.
+    """
+    enough = tl.where(num_ids > 2 * TILE, FOUND, 1)
+    key, count, mass, high, high_count, high_mass = search(
+        row_ptr,
+        group_ids_ptr,
+        num_ids,
+        vocab_size,
+        scale,
+        largest,
+        key,
+        count,
+        mass,
+        to_key(largest) + 1,
+        count * 0,
+        mass * 0.0,
+        need_count,
+        need_mass,
+        enough,
+        TILE,
+        False,
+    )
+    if (high - key > 1) & (count - high_count > 1) & (count > need_count):
+        num_found = collect(
+            row_ptr,
+            group_ids_ptr,
+            num_ids,
+            vocab_size,
+            to_float(key),
+            to_float(high),
+            found_ptr,
+            TILE,
+        )
+        key, count, mass, _high, _hn, _hm = search(
+            found_ptr,
+            found_ptr,
+            tl.cdiv(num_found, GROUP),
+            num_found,
+            scale,
+            largest,
+            key,
+            count - high_count,
+            mass - high_mass,
+            high,
+            count * 0,
+            mass * 0.0,
+            need_count - high_count,
+            need_mass - high_mass,
+            1,
+            TILE,
+            True,
+        )
+        count, mass = count + high_count, mass + high_mass
+    return key, count, mass
+
+
+@triton.jit
 def _threshold_of_row(
     row_ptr,
     maxima,
@@ -116,63 +191,25 @@ def _threshold_of_row(
         count, _n1, _n2, mass, _m1, _m2 = measure(
             row_ptr, group_ids_ptr, num_ids, vocab_size, scale, largest, low, low, low, TILE, False
         )
-    # a long list is searched until few elements are left, then these alone
-    enough = tl.where(num_ids > 2 * TILE, FOUND, 1)
     for phase in range(2):
         counting = phase == 0
-        need_count = tl.where(counting, top_k, 1)
-        need_mass = tl.where(counting, 0.0, top_p * mass)
         if tl.where(counting, by_count & (count > top_k), top_p < 1.0):
-            key, count, mass, high, high_count, high_mass = search(
+            key, count, mass = _narrow(
                 row_ptr,
                 group_ids_ptr,
                 num_ids,
+                found_ptr,
                 vocab_size,
                 scale,
                 largest,
                 key,
                 count,
                 mass,
-                to_key(largest) + 1,
-                count * 0,
-                mass * 0.0,
-                need_count,
-                need_mass,
-                enough,
+                tl.where(counting, top_k, 1),
+                tl.where(counting, 0.0, top_p * mass),
                 TILE,
-                False,
+                FOUND,
             )
-            if (high - key > 1) & (count - high_count > 1) & (count > need_count):
-                num_found = collect(
-                    row_ptr,
-                    group_ids_ptr,
-                    num_ids,
-                    vocab_size,
-                    to_float(key),
-                    to_float(high),
-                    found_ptr,
-                    TILE,
-                )
-                key, count, mass, _high, _hn, _hm = search(
-                    found_ptr,
-                    found_ptr,
-                    tl.cdiv(num_found, GROUP),
-                    num_found,
-                    scale,
-                    largest,
-                    key,
-                    count - high_count,
-                    mass - high_mass,
-                    high,
-                    count * 0,
-                    mass * 0.0,
-                    need_count - high_count,
-                    need_mass - high_mass,
-                    1,
-                    TILE,
-                    True,
-                )
-                count, mass = count + high_count, mass + high_mass
     return to_float(key)
 
 

@@ -221,6 +221,16 @@ def test_logprobs_are_the_models_own() -> None:
     assert [len(told[row].token_ids) for row in told] == [3, 1, 1 + VOCAB]
 
 
+def test_edits_do_not_reach_the_logprobs_where_every_row_wants_them() -> None:
+    params = [SamplingParams(temperature=0, logprobs=1, logit_bias={2: 50.0})] * 2
+    output = sample([SPREAD, SPREAD], params)
+    assert output.logprobs is not None
+    exact = torch.tensor(SPREAD, dtype=torch.float32).log_softmax(0)
+    for position in output.logprobs.by_row.values():
+        assert position.token_ids == [2, int(SPREAD.argmax())]
+        assert position.logprobs[0] == pytest.approx(exact[2].item(), abs=1e-5)
+
+
 KERNEL_CASES = [
     {},
     {"temperature": 0.4},

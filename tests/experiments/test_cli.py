@@ -28,6 +28,21 @@ def test_help_explains_and_names_every_command(capsys: pytest.CaptureFixture[str
         assert command in text
 
 
+def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("workbench ")
+
+
+def test_the_help_of_run_shows_no_internal_names(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "workbench list" in text
+    assert "schema" not in text
+    assert "_target_" not in text
+
+
 def test_without_a_command_it_helps_and_says_that_this_was_no_use(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -9,8 +9,15 @@ import pytest
 import yaml
 from rich.console import Console
 
-from experiments.compare import collect_runs, main, mean_over_seeds, write_comparison
+from experiments.compare import (
+    collect_runs,
+    comparison_figures,
+    main,
+    mean_over_seeds,
+    write_comparison,
+)
 from experiments.compare_table import print_comparison
+from experiments.figures import curves
 from experiments.tables import write_requests_parquet
 from workbench.errors import WorkbenchError
 from workbench.metrics import SLO, RequestRecord, StepLog, summarize
@@ -137,6 +144,23 @@ def test_overrides_that_add_and_remove(tmp_path):
     found = collect_runs(tmp_path)
     assert found.runs["extra"].tolist() == [1, 3]
     assert found.runs["slo"].tolist()[0] == "removed"
+
+
+def test_a_rate_of_conversations_is_called_so(sweep, monkeypatch):
+    titles = []
+    plain = curves.metrics_vs_parameter
+    monkeypatch.setattr(
+        curves,
+        "metrics_vs_parameter",
+        lambda table, key, group, title: titles.append(title) or plain(table, key, group, title),
+    )
+    turns = {"workload": {"sharing": {"_target_": "workbench.workload.sharing.MultiTurn"}}}
+    for config in ({"workload": {"sharing": None}}, turns, {"workload": {"multi_turn": True}}):
+        (sweep / "01" / "config.yaml").write_text(yaml.safe_dump(config))
+        names = [name for name, _ in comparison_figures(collect_runs(sweep))]
+        assert "by_rate" in names
+    one, many = "arrival rate (requests/s)", "arrival rate (conversations/s)"
+    assert titles == [one, many, many]
 
 
 def test_a_single_run_is_a_sweep_of_one(tmp_path):

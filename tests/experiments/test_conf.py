@@ -135,6 +135,17 @@ def test_dataclass_defaults_are_said_once() -> None:
         (["model=llama3_70b"], "does not fit"),
         (["batch_policy=sarathi", "batch_policy.chunk_size=many"], "expected a whole number"),
         (["queue=fcfs", "+queue.slack=3"], "queue.slack: there is no such parameter"),
+        (["workload.arrivals.rate=-1"], "workload.arrivals.rate is -1"),
+        (["router=longest_prefix", "+router.cache_threshold=7"], "router.cache_threshold=7"),
+        (["cluster.replicas=20000"], "cluster.replicas=20000 exceeds 10000"),
+        (["cache.num_gpu_blocks_override=900000000"], "900000000 KV blocks exceed"),
+        (["queue=shortest_job_first", "+queue.aging=nan"], "queue.aging=nan: expected a finite"),
+        (["workload.arrivals.rate=inf"], "workload.arrivals.rate=inf: expected a finite"),
+        (["scheduler.watermark=nan"], "scheduler.watermark=nan must be a finite number"),
+        (
+            ["scheduler.preemption_mode=swap", "cache.sliding_window=64"],
+            "scheduler.preemption_mode=swap works with full attention only",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(overrides: list[str], message: str) -> None:
@@ -144,8 +155,33 @@ def test_what_cannot_be_is_refused_in_one_line(overrides: list[str], message: st
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("group", "kind"),
+    [
+        ("model", "ModelConfig"),
+        ("hardware", "HardwareConfig"),
+        ("cost_model", "CostModel"),
+        ("workload", "Workload"),
+        ("router", "Router"),
+        ("queue", "RequestQueue"),
+        ("batch_policy", "BatchPolicy"),
+        ("victim", "VictimPolicy"),
+        ("eviction", "EvictionPolicy"),
+    ],
+)
+def test_a_class_of_another_kind_is_refused(group: str, kind: str) -> None:
+    stranger = "workbench.workload.arrivals.BatchArrivals"
+    config = compose_config()
+    config[group] = {"_target_": stranger}
+    with pytest.raises(ConfigError) as caught:
+        _build_all(config)
+    message = str(caught.value)
+    assert message.startswith(f"{group}._target_={stranger}: it makes a BatchArrivals")
+    assert f".{kind}: name one of that kind" in message
+
+
 def _build_all(config: DictConfig) -> None:
-    Assembly.from_config(config).simulation()
+    Assembly.from_config(config).start()
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,24 @@ def test_charts_of_comparisons(tmp_path, count, group):
         style.save(figure, tmp_path / "x.png")
 
 
+def test_curves_show_prefix_hits_where_there_are_some_and_name_their_axes():
+    runs = compared(3)
+    figure = curves.metrics_vs_parameter(runs, "rate")
+    titles = [ax.get_title(loc="left") for ax in figure.axes if ax.axison]
+    assert "prefix cache hit rate" in titles
+    assert {ax.get_xlabel() for ax in figure.axes if ax.axison} == {"arrival rate (requests/s)"}
+    none = curves.metrics_vs_parameter(runs.assign(prefix_hit_rate=0.0, preemptions=0), "rate")
+    assert "prefix cache hit rate" not in [ax.get_title(loc="left") for ax in none.axes]
+    named = curves.metrics_vs_parameter(runs, "rate", None, "arrival rate (conversations/s)")
+    assert {ax.get_xlabel() for ax in named.axes if ax.axison} == {"arrival rate (conversations/s)"}
+
+
+def test_no_point_lies_on_the_edge():
+    runs = compared(3).assign(output_tokens_per_s=[100.0, 108.0, 112.0])
+    for ax in curves.latency_vs_throughput(runs, "rate").axes:
+        assert ax.get_xlim() == (0, pytest.approx(112 * 1.05))
+
+
 @pytest.mark.parametrize("length", [5, 25, 90])
 def test_overlay_with_short_and_long_labels(tmp_path, length):
     runs = {f"{i} " + "long word " * (length // 10) + "end": frames(8)[0] for i in range(4)}

@@ -31,6 +31,10 @@ class Whole:
         self.rate, self.name, self.part, self.mode, self.given = rate, name, part, mode, given
 
 
+def make_whole(rate: float) -> Whole:
+    return Whole(rate)
+
+
 WHOLE = f"{__name__}.Whole"
 PART = f"{__name__}.Part"
 
@@ -63,7 +67,11 @@ def test_a_factory_makes_objects_that_share_no_part() -> None:
             "whole.nam: there is no such parameter; did you mean whole.name?",
         ),
         ({}, "whole.rate is not set"),
-        ({"rate": 13}, "out of luck"),
+        ({"rate": 13}, "whole.rate=13 is out of luck"),
+        ({"rate": float("nan")}, "whole.rate=nan: expected a finite number"),
+        ({"rate": 1, "given": [{"a": float("inf")}]}, "whole.given[0].a=inf: expected a finite"),
+        ({"rate": 1, "part": {"_target_": WHOLE, "rate": 1}}, f"whole.part._target_={WHOLE}: it"),
+        ({"rate": 1, "given": {"_target_": WHOLE, "rate": 13}}, "whole.given.rate=13 is out of"),
         (
             {"rate": 1, "part": {"_target_": PART, "size": "big"}},
             "whole.part.size='big': expected a whole number",
@@ -75,6 +83,16 @@ def test_refuses_by_name(values: dict[str, Any], message: str) -> None:
         build(node(**values), "whole")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_function_makes_is_checked_when_it_is_there() -> None:
+    target = OmegaConf.create({"_target_": f"{__name__}.make_whole", "rate": 2})
+    assert build(target, "whole", Whole).rate == 2
+    with pytest.raises(
+        ConfigError, match=r"make_whole: it makes a Whole, and whole needs a .*Part"
+    ):
+        build(target, "whole", Part)
+    assert build(OmegaConf.create({"_target_": PART}), "part", Part) == Part()
 
 
 def test_refuses_a_node_without_a_class_and_a_class_that_is_not_there() -> None:

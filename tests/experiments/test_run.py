@@ -107,6 +107,10 @@ def test_repeating_needs_a_run_and_another_folder(tmp_path: Path) -> None:
         (["scheduler.max_num_seqs=abc"], "scheduler.max_num_seqs=abc: expected a whole number"),
         (["model=llama3_8bb"], "there is no such model; did you mean llama3_8b?"),
         (["modle=llama3_8b"], "did you mean model?"),
+        (["rate=3"], "did you mean workload.arrivals.rate?"),
+        (["scheduler.block_size=3"], "did you mean cache.block_size?"),
+        (["cost_model.base=1"], "cost_model has: constants, host_overhead_s"),
+        (["schedulr.max_num_seqs=4"], "did you mean scheduler?"),
         (["queue=fcfs,priority"], "add -m"),
         (["scheduler.max_num_seqs=[1"], "cannot be read"),
         (
@@ -166,7 +170,7 @@ def test_an_interrupted_run_carries_no_marker(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(job, "_simulate_and_write", interrupt)
+    monkeypatch.setattr(job, "_run_and_write", interrupt)
     capsys.readouterr()
     assert run(tmp_path, *PLAIN) == 130
     assert "interrupted" in one_line(capsys)
@@ -180,7 +184,7 @@ def test_a_defect_is_told_as_one(
     def break_down(*_: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(job, "_simulate_and_write", break_down)
+    monkeypatch.setattr(job, "_run_and_write", break_down)
     assert run(tmp_path, *PLAIN) == 1
     assert one_line(capsys).startswith("error in the program: ZeroDivisionError: by zero")
 
@@ -195,8 +199,30 @@ def test_a_request_that_is_too_long_is_counted_and_told(
     assert run(tmp_path / "out", *long) == 0
     summary = RunFolder(tmp_path / "out").summary()
     assert (summary["requests"], summary["finished"], summary["ignored"]) == (3, 2, 1)
-    assert "5000" in (tmp_path / "out" / "ignored.txt").read_text()
+    assert "5000" in (tmp_path / "out" / "not_served.txt").read_text()
     assert "1 request was not served" in capsys.readouterr().out
+
+
+def test_a_budget_that_follows_from_others_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, *PLAIN, "batch_policy=prefill_first") == 0
+    assert "note: scheduler.max_num_batched_tokens=131072" in capsys.readouterr().out
+    summary = RunFolder(tmp_path).summary()
+    assert (summary["max_num_batched_tokens"], summary["max_model_len"]) == (131072, 131072)
+
+
+def test_a_request_that_outgrows_the_cache_is_counted_and_told(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n0.0,100,5\n0.1,100,500\n")
+    small = ["workload=csv", f"workload.path={trace}", "cache.num_gpu_blocks_override=20"]
+    assert run(tmp_path / "out", *PLAIN[2:], *small) == 0
+    summary = RunFolder(tmp_path / "out").summary()
+    assert (summary["finished"], summary["ignored"] + summary["error"]) == (1, 1)
+    (line,) = (tmp_path / "out" / "not_served.txt").read_text().splitlines()
+    assert "blocks" in line
+    rows = pq.read_table(tmp_path / "out" / "requests.parquet")["finish_detail"].to_pylist()
+    assert [row for row in rows if row] == [line.partition("): ")[2]]
 
 
 def test_the_queue_that_is_chosen_is_the_queue_that_is_used(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,12 +63,12 @@ def test_a_sweep_that_was_killed_goes_on_where_it_stopped(
     run_into = job.run_into
     calls = []
 
-    def killed_at_the_third(folder: RunFolder, *arguments: object, **options: object) -> object:
+    def killed_at_the_third(folder: RunFolder, *arguments: Any, **options: Any) -> object:
         calls.append(folder.path.name)
         if len(calls) == 3:
             folder.start()
             raise KeyboardInterrupt
-        return run_into(folder, *arguments, **options)  # type: ignore[arg-type]
+        return run_into(folder, *arguments, **options)
 
     monkeypatch.setattr(job, "run_into", killed_at_the_third)
     assert sweep(tmp_path, "seed=0,1,2,3") == 130
@@ -81,6 +82,12 @@ def test_a_sweep_that_was_killed_goes_on_where_it_stopped(
     assert len(calls) == 5
     assert capsys.readouterr().out.count("already done") == 2
     assert all((tmp_path / n / "DONE").stat().st_mtime_ns == stamps[n] for n in before)
+
+
+def test_a_folder_is_named_by_what_sets_its_run_apart(tmp_path: Path) -> None:
+    assert sweep(tmp_path, "scheduler.max_num_seqs=4,8", "queue=fcfs", "slo.ttft_s=0.5") == 0
+    names = sorted(name.rpartition("-")[0] for name in finished(tmp_path))
+    assert names == ["max_num_seqs=4", "max_num_seqs=8"]
 
 
 def test_finished_jobs_run_again_on_request_or_with_another_config(tmp_path: Path) -> None:

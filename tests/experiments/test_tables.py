@@ -61,6 +61,7 @@ def test_requests_parquet_has_the_agreed_columns(tmp_path):
         "itl_s",
         "client_id",
         "priority",
+        "finish_detail",
     ]
     assert schema.field("itl_s").type == pa.list_(pa.float64())
     assert schema.field("replica").type == pa.int64()
@@ -74,6 +75,17 @@ def test_requests_parquet_holds_the_values(tmp_path):
     table = pq.read_table(tmp_path / "requests.parquet")
     assert table["first_scheduled_s"].to_pylist() == [1.0, 1.0, None, None]
     assert table["finish_s"].null_count == 1
+
+
+def test_reasons_come_back_and_files_of_earlier_versions_have_none(tmp_path):
+    path = tmp_path / "requests.parquet"
+    records = some_records()
+    records[2].finish_detail = "9999 tokens are too many"
+    write_requests_parquet(path, records)
+    details = [r.finish_detail for r in read_requests(path)]
+    assert details == [None, None, "9999 tokens are too many", None]
+    pq.write_table(pq.read_table(path).drop_columns(["finish_detail"]), path)
+    assert [r.finish_detail for r in read_requests(path)] == [None] * 4
 
 
 @pytest.mark.parametrize("count", [0, 1, 4])

@@ -1,0 +1,199 @@
+"""From a composed config to a run on the real engine.
+
+Knows which settings of the simulator mean the same here (model, scheduler, cache, policies,
+workload), which mean nothing (hardware, cost model: the machine is what it is), and which cannot
+be had (several replicas, parallelism). The model and its KV cache are built once a run.
+"""
+
+import gc
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from experiments.assemble import check_pairing, part
+from experiments.backend import EngineBackend, Run, settings_of
+from experiments.budget import notes, scheduler_config
+from experiments.schema import naming_groups, settings
+from simulator.cluster import ClusterConfig
+from simulator.model_config import PRESETS, ModelConfig
+from workbench.config import CacheConfig, SchedulerConfig
+from workbench.errors import ConfigError, WorkbenchError
+from workbench.metrics import SLO
+from workbench.scheduler.batch_policy import BatchPolicy
+
+if TYPE_CHECKING:
+    from engine.build import EngineParts
+
+# top-level modules of the extra [engine]
+EXTRA = ("safetensors", "tokenizers", "torch", "transformers", "triton")
+# files with weights, some of them such that the loader refuses them by name
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.pt", "*.pth", "*.gguf")
+DTYPES = ("float32", "float16", "bfloat16")
+KV_CACHE_DTYPES = ("fp8",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineAssembly:
+    """A loaded engine, and what its run consists of.
+
+    `notes` tells, a line each, what was decided for the user and is not to be seen in the config.
+    """
+
+    config: DictConfig
+    parts: "EngineParts"
+    cluster: ClusterConfig
+    scheduler: SchedulerConfig
+    slo: SLO
+    num_kv_blocks: int
+    notes: list[str]
+    facts: dict[str, Any]
+
+    @property
+    def activity(self) -> str:
+        """What a run of it does."""
+        return "serving"
+
+    @classmethod
+    def from_config(cls, config: DictConfig, backend: EngineBackend) -> "EngineAssembly":
+        """Load the model and check all parts. Raises WorkbenchError subclasses."""
+        _check_single(config)
+        model: ModelConfig = part(config, "model")
+        policy: BatchPolicy = part(config, "batch_policy")
+        scheduler = scheduler_config(config, model, policy)
+        check_pairing(config, scheduler)
+        folder = _model_folder(config)
+        load_format, told = _load_format(folder, backend)
+        backend = replace(_with_model_dtypes(config, backend), load_format=load_format)
+        parts = _build(backend, config, folder, scheduler, policy)
+        return cls(
+            config=config,
+            parts=parts,
+            cluster=settings(config, "cluster"),
+            scheduler=parts.scheduler_config,
+            slo=settings(config, "slo"),
+            num_kv_blocks=parts.num_blocks,
+            notes=[*notes(config, scheduler, policy), *told],
+            facts={"backend": "engine", "engine": _facts(parts, backend)},
+        )
+
+    def start(self) -> Run:
+        """The run. It can be had once: the engine's cache and clock are its own."""
+        from engine.serving_run import ServingRun
+
+        return ServingRun(self.parts, part(self.config, "workload"), self.config.seed)
+
+
+def _build(
+    backend: EngineBackend,
+    config: DictConfig,
+    folder: Path,
+    scheduler: SchedulerConfig,
+    batch_policy: BatchPolicy,
+) -> "EngineParts":
+    try:
+        from engine.build import Policies, build_engine_core
+        from engine.config import EngineConfig
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        raise ConfigError(
+            f"backend=engine needs {error.name}, which is not installed: "
+            "pip install -e '.[engine]', or use backend=simulator"
+        ) from error
+    cache: CacheConfig = settings(config, "cache")
+    eviction = part(config, "eviction")
+    if eviction.needs_future:
+        raise ConfigError(
+            f"{type(eviction).__name__} must know the requests to come, and a real engine does "
+            "not: choose eviction=lru, or backend=simulator"
+        )
+    gc.collect()  # the engine of an earlier job may hang in cycles, with all of its memory
+    with naming_groups("scheduler", "cache"), _naming_backend():
+        return build_engine_core(
+            EngineConfig(
+                model=str(folder),
+                skip_tokenizer_init=True,
+                seed=config.seed,
+                scheduler_config=scheduler,
+                cache_config=cache,
+                **settings_of(backend),
+            ),
+            Policies(
+                queue=part(config, "queue"),
+                batch_policy=batch_policy,
+                victim_policy=part(config, "victim"),
+                eviction=eviction,
+            ),
+        )
+
+
+@contextmanager
+def _naming_backend() -> Iterator[None]:
+    """Puts the group before a setting of the backend with which an error begins."""
+    names = {field.name for field in fields(EngineBackend)}
+    try:
+        yield
+    except WorkbenchError as error:
+        if re.split(r"\W", str(error), maxsplit=1)[0] in names:
+            raise type(error)(f"backend.{error}") from error
+        raise
+
+
+def _facts(parts: "EngineParts", backend: EngineBackend) -> dict[str, Any]:
+    from engine.engine_facts import engine_facts
+
+    return engine_facts(parts, backend.dtype, backend.load_format == "dummy")
+
+
+def _with_model_dtypes(config: DictConfig, backend: EngineBackend) -> EngineBackend:
+    """The backend with the number formats of the model group where it names none itself."""
+    for name, known in (("dtype", DTYPES), ("kv_cache_dtype", KV_CACHE_DTYPES)):
+        asked, own = str(config.model.get(name, "auto")), getattr(backend, name)
+        if asked == "auto":
+            continue
+        if asked not in known or own not in ("auto", asked):
+            raise ConfigError(
+                f"model.{name}={asked} cannot be had with backend=engine backend.{name}={own}: "
+                f"use one of {', '.join(known)} for both, or leave model.{name}=auto"
+            )
+        changed: dict[str, Any] = {name: asked}
+        backend = replace(backend, **changed)
+    return backend
+
+
+def _check_single(config: DictConfig) -> None:
+    """One engine on one device is what there is."""
+    if (replicas := settings(config, "cluster").replicas) != 1:
+        raise ConfigError(
+            f"cluster.replicas={replicas}: backend=engine runs one replica; set it to 1, or use "
+            "backend=simulator"
+        )
+    parallel: Any = settings(config, "parallel")
+    for name in ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"):
+        if (size := getattr(parallel, name)) != 1:
+            raise ConfigError(
+                f"parallel.{name}={size}: backend=engine runs on one device; choose "
+                "parallel=single, or use backend=simulator"
+            )
+
+
+def _model_folder(config: DictConfig) -> Path:
+    """The folder with the model's config.json."""
+    path = config.model.get("path")
+    if path is None:
+        return PRESETS / str(config.model.name)
+    return Path(path).parent if Path(path).is_file() else Path(path)
+
+
+def _load_format(folder: Path, backend: EngineBackend) -> tuple[str, list[str]]:
+    """How to load, and what to say about it."""
+    if backend.load_format != "auto" or any(any(folder.glob(name)) for name in WEIGHTS):
+        return backend.load_format, []
+    return "dummy", [
+        f"the weights are random: {folder.name} has no *.safetensors beside its config"
+    ]
