@@ -81,7 +81,7 @@ def _named(error: WorkbenchError, place: str, node: DictConfig, where: str) -> W
     """The error with the full name of the parameter that its message begins with, if it does."""
     text = str(error)
     inner = node if place == where else OmegaConf.select(node, place.removeprefix(f"{where}."))
-    name = re.match(r"\w+", text)
+    name = re.match(r"\w+(?==| is | must )", text)
     if name is None or not isinstance(inner, DictConfig) or "_target_" not in inner:
         return error
     if name[0] not in parameter_names(str(inner._target_)):

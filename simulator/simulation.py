@@ -80,6 +80,7 @@ class Simulation:
         self._records: list[RequestRecord] = []
         self._ignored: list[str] = []
         self._replica_of: dict[Request, int] = {}
+        self._place_of: dict[str, int] = {}
         self._num_arrived = 0
         self._progress: Callable[[int, int, float], None] | None = None
         check_pipeline(scheduler_config, pipeline_parallel_size)
@@ -170,7 +171,7 @@ class Simulation:
         self.env.run()
         self._report_progress()
         self._steps.sort()
-        self._records.sort(key=lambda record: (record.arrival_s, record.request_id))
+        self._records.sort(key=lambda record: self._place_of[record.request_id])
         unfinished = [r for r in self._replica_of if not r.is_finished]
         self._records += [self._record(request) for request in unfinished]
         return RunResult(self._records, self._steps, self.env.now, self._counters(), self._ignored)
@@ -186,6 +187,7 @@ class Simulation:
 
     def _arrive(self, item: WorkloadRequest) -> None:
         request = self._factory.request(item, self._num_arrived)
+        self._place_of[item.request_id] = self._num_arrived
         self._num_arrived += 1
         number = 0
         if len(self.replicas) > 1:
