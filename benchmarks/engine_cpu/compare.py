@@ -12,6 +12,7 @@ process with its children. Rounds are interleaved, so that a busy machine is bus
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -63,6 +64,12 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def ratio(runs: dict[str, list[dict[str, Any]]], name: str, what: str) -> float:
+    """Ours over theirs, the median of the rounds."""
+    pairs = zip(runs[OURS], runs[name], strict=True)
+    return round(median(ours[what] / theirs[what] for ours, theirs in pairs), 3)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -78,19 +85,19 @@ def main() -> None:
         (folder / "requests.json").write_text(json.dumps(requests(args.seed)))
         make = [sys.executable, str(HERE / "make_model.py"), str(folder / "model"), args.dtype]
         subprocess.run(make, check=True)
+        loads = []
         for round_number in range(args.rounds):
+            loads.append(round(os.getloadavg()[0], 1))
             for name, python in contestants.items():
                 runs[name].append(run_contestant(name, python, folder, args.dtype))
                 rate = runs[name][-1]["output_tokens_per_s"]
                 print(f"round {round_number}: {name:20} {rate:8.1f} output tokens/s", flush=True)
     report = {name: summary(results) for name, results in runs.items()}
     for name, result in report.items():
-        ratios = [
-            a["output_tokens_per_s"] / b["output_tokens_per_s"]
-            for a, b in zip(runs[OURS], runs[name], strict=True)
-        ]
-        result["workbench_over_this"] = round(median(ratios), 3)
-    text = json.dumps({"dtype": args.dtype, "rounds": args.rounds} | report, indent=2)
+        result["workbench_over_this"] = ratio(runs, name, "output_tokens_per_s")
+        result["workbench_over_this_per_cpu_s"] = ratio(runs, name, "output_tokens_per_cpu_s")
+    settings = {"dtype": args.dtype, "rounds": args.rounds, "load_averages": loads}
+    text = json.dumps(settings | report, indent=2)
     print(text)
     if args.out:
         args.out.write_text(text + "\n")

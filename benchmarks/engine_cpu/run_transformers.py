@@ -3,8 +3,12 @@
 Tokens beyond a request's own length are computed and not counted, as a static batch has it.
 """
 
+import os
 import sys
 from typing import Any
+
+# read when torch is loaded; see README.md
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 import transformers

@@ -4,8 +4,12 @@ The call's own requests each get their own length, which `generate_batch` itself
 attention gathers all KV, so it is a weak baseline.
 """
 
+import os
 import sys
 from typing import Any
+
+# read when torch is loaded; see README.md
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import transformers
 from stopwatch import timed

@@ -1,9 +1,12 @@
 """Our engine."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
+# read when torch is loaded; see README.md
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from stopwatch import timed
