@@ -38,6 +38,8 @@ $(VENV)/engine: pyproject.toml constraints.txt | $(VENV)/created
 demo: $(VENV)/base
 	@$(PY) -m experiments.run --multirun experiment=demo
 
+# a model this small gains little from a second thread, and crawls with one on a core that others use
+demo-engine: export OMP_NUM_THREADS ?= 1
 demo-engine: $(VENV)/engine
 	@$(PY) -m engine.demo_checkpoint $(DEMO_CHECKPOINT)
 	@$(PY) -m experiments.run --multirun experiment=demo_engine model.path=$(DEMO_CHECKPOINT)
