@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+MOST_WITH_KERNEL = 32
 ALL_TOKENS = -1
 """As a number of log probabilities: those of the whole vocabulary."""
 
@@ -111,15 +112,26 @@ def gather_logprobs(
     counts = np.broadcast_to(np.asarray(num_logprobs, dtype=np.int64), (num_rows,))
     counts = np.where(counts == ALL_TOKENS, vocab_size, np.minimum(counts, vocab_size))
     most = int(counts.max(initial=0))
+    names = np.arange(num_rows) if rows is None else np.asarray(rows)
+    # the kernel finds the best one after the other, so it is not for whole vocabularies
+    gather = with_kernel if logits.is_cuda and most <= MOST_WITH_KERNEL else with_torch
+    return LogprobTensors(names, counts, *gather(logits, token_ids, most))
+
+
+def with_torch(logits: Tensor, token_ids: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Token ids [M, 1 + most], their log probabilities, and the ranks of the first ones."""
     logprobs = torch.log_softmax(logits, dim=-1, dtype=torch.float32)
     chosen = token_ids.view(-1, 1)
     # ranks and order from the logits: distinct ones may round to the same log probability
     ranks = (logits >= logits.gather(1, chosen)).sum(1)
     told = torch.cat((chosen, logits.topk(most, dim=1).indices), 1)
-    return LogprobTensors(
-        np.arange(num_rows) if rows is None else np.asarray(rows),
-        counts,
-        told,
-        logprobs.gather(1, told),
-        ranks,
-    )
+    return told, logprobs.gather(1, told), ranks
+
+
+def with_kernel(logits: Tensor, token_ids: Tensor, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The same in one pass over the logits, with our Triton kernel."""
+    from kernels.sampling.logprobs import token_logprobs
+
+    chosen, ranks, top_logprobs, top_ids = token_logprobs(logits, token_ids, most)
+    told = torch.cat((token_ids.view(-1, 1), top_ids), 1)
+    return told, torch.cat((chosen.view(-1, 1), top_logprobs), 1), ranks

@@ -4,6 +4,7 @@ Knows memory and streams. Does not know what the arrays mean.
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class Transfer:
         packed.copy_(staging.tensor[: ends[-1]], non_blocking=True)
         staging.copied.record()
         return [
-            packed[start : start + array.nbytes].view(_DTYPES[array.dtype.char]).view(array.shape)
+            packed[start : start + array.nbytes].view(torch_dtype(array.dtype)).view(array.shape)
             for array, start in zip(arrays, starts, strict=True)
         ]
 
@@ -68,8 +69,7 @@ class _PinnedBuffer:
         self.copied = torch.cuda.Event()
 
 
-_DTYPES = {
-    np.dtype(np.int64).char: torch.int64,
-    np.dtype(np.int32).char: torch.int32,
-    np.dtype(np.bool_).char: torch.bool,
-}
+@cache
+def torch_dtype(of: np.dtype) -> torch.dtype:
+    """torch's name for a type of numpy."""
+    return torch.from_numpy(np.empty(0, of)).dtype

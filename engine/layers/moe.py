@@ -1,7 +1,7 @@
 """Feed-forward blocks of experts, of which every token uses a few.
 
 Knows routing, grouping of tokens by expert, and how to run the groups on a CPU and a GPU. The
-functions that route and group are attributes of the block, so that kernels can take their place.
+functions that route and group are attributes of the block: on a GPU kernels take their place.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,8 +39,8 @@ class MoeConfig:
 class TokenGroups:
     """Pairs of token and expert, ordered by expert.
 
-    order [T · k] int64: index token · k + choice of the pair at each place; ends [num_experts]
-    int32: where each expert's pairs end.
+    order [T · k] int32 or int64: index token · k + choice of the pair at each place; ends
+    [num_experts] int32: where each expert's pairs end.
     """
 
     order: Tensor
@@ -115,16 +115,30 @@ class SparseMoe(nn.Module):
         return found
 
     def finalize(self) -> None:
-        """Called once, when all weights are in place: packs each expert where that is faster.
+        """Called once, when all weights are in place: takes what is fastest on their device.
 
-        The weights then keep their shapes and dtypes but no values.
+        On a GPU that is kernels that route and group, on a CPU experts that are packed, whose
+        weights then keep their shapes and dtypes but no values.
         """
+        if self.gate_up.is_cuda:
+            self.use_kernels()
         for gate_up, down in zip(self.gate_up, self.down, strict=True):
             first, second = pack(gate_up), pack(down)
             if first is None or second is None:
                 return
             self._packed.append((first, second))
         self.gate_up, self.down = without_values(self.gate_up), without_values(self.down)
+
+    def use_kernels(self) -> None:
+        """Route and group with our Triton kernels: four launches in place of about a dozen."""
+        from kernels.moe.align import align
+        from kernels.moe.routing import route
+
+        def group(expert_ids: Tensor, num_experts: int) -> TokenGroups:
+            groups = align(expert_ids, num_experts)
+            return TokenGroups(groups.order, groups.ends)
+
+        self.route, self.group = route, group
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply to x [T, hidden]; returns [T, hidden]. Weighted sums are taken in float32."""

@@ -33,7 +33,7 @@ def _route_kernel(
     largest = tl.max(x, 1)
     # rows of the padding hold nothing but -inf
     shift = tl.where(token < num_tokens, largest, 0.0)
-    total = tl.sum(tl.exp(x - shift[:, None]), 1)
+    total = tl.where(token < num_tokens, tl.sum(tl.exp(x - shift[:, None]), 1), 1.0)
     left = x
     weights = tl.zeros([TOKENS, TOPS], tl.float32)
     experts = tl.zeros([TOKENS, TOPS], tl.int32)
@@ -47,7 +47,8 @@ def _route_kernel(
         experts = tl.where(choice[None, :] == i, winner[:, None], experts)
         left = tl.where(expert[None, :] == winner[:, None], -float("inf"), left)
     if NORMALIZE:
-        weights = weights / tl.sum(weights, 1)[:, None]
+        chosen = tl.where(token < num_tokens, tl.sum(weights, 1), 1.0)
+        weights = weights / chosen[:, None]
     to = token[:, None].to(tl.int64) * TOP + choice[None, :]
     kept = (token[:, None] < num_tokens) & (choice[None, :] < TOP)
     tl.store(weight_ptr + to, weights, mask=kept)

@@ -10,7 +10,7 @@ import torch
 from engine.clock import WallClock
 from engine.executor import InlineExecutor, ThreadedExecutor
 from engine.step_result import Finished
-from engine.transfer import Transfer
+from engine.transfer import Transfer, torch_dtype
 from workbench.outputs import ModelRunnerOutput
 
 
@@ -68,3 +68,9 @@ def test_on_a_cpu_tensors_share_the_arrays() -> None:
     (tensor,) = Transfer(torch.device("cpu")).put(array)
     array[0] = 9
     assert tensor.tolist() == [9, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["bool", "uint8", "int32", "int64", "longlong", "float32"])
+def test_a_copy_keeps_the_type_of_the_array(name: str) -> None:
+    array = np.ones(3, dtype=name)
+    assert torch_dtype(array.dtype) == torch.from_numpy(array).dtype

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.logprobs import TokenLogprobs, gather_logprobs
+from engine.logprobs import TokenLogprobs, gather_logprobs, with_kernel, with_torch
 from engine.logprobs_text import describe_logprobs
 from engine.outputs import Logprob
 
@@ -20,6 +20,17 @@ def test_values_and_ranks_are_those_of_the_whole_softmax() -> None:
         for token_id, logprob in zip(position.token_ids, position.logprobs, strict=True):
             assert logprob == pytest.approx(exact[row, token_id].item(), abs=1e-5)
         assert position.rank == 1 + int((exact[row] > exact[row, token_ids[row]]).sum())
+
+
+@pytest.mark.parametrize("most", [0, 1, 5])
+def test_the_kernel_tells_the_same(most: int) -> None:
+    generator = torch.Generator().manual_seed(most)
+    logits = 3 * torch.randn(4, 1000, generator=generator)
+    token_ids = torch.randint(1000, (4,), generator=generator)
+    for ours, expected in zip(
+        with_kernel(logits, token_ids, most), with_torch(logits, token_ids, most), strict=True
+    ):
+        torch.testing.assert_close(ours, expected)
 
 
 def test_logits_that_round_to_one_log_probability_keep_their_ranks() -> None:

@@ -124,3 +124,13 @@ def test_packed_experts_compute_the_same(tokens: int) -> None:
     torch.testing.assert_close(block(x), expected)
     assert block.gate_up.is_meta
     assert block.down.shape == (5, 12, 8)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("tokens", [1, 2, 40])
+def test_kernels_route_and_group_as_torch_does(normalize: bool, tokens: int) -> None:
+    block = make_block(normalize, num_experts=13, k=3).float()
+    x = torch.randn(tokens, 12, generator=torch.Generator().manual_seed(tokens))
+    expected = block(x)
+    block.use_kernels()
+    torch.testing.assert_close(block(x), expected)
