@@ -7,6 +7,7 @@ values as they are (scale 1), which their range (448) allows.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from engine.attention.backend import AttentionBackend, AttentionBatch, AttentionSpec
@@ -47,6 +48,10 @@ class TritonBackend(AttentionBackend):
                     f"head_dim={head_dim} of the model is no multiple of 8 up to {MAX_HEAD_DIM}, "
                     f"as attention_backend='triton' needs it: {cure}"
                 )
+
+        device = kv_caches[0].device
+        # decodes of a mixed batch run beside its prompt chunks: one reads, the other computes
+        self.side_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def build(self, batch: AttentionBatch) -> "TritonStep":
         """Prepare one step: nothing needs to be planned."""
@@ -89,4 +94,5 @@ class TritonStep:
             sliding_window=spec.sliding_window or 0,
             softcap=spec.softcap,
             out=q.new_empty(q.shape),
+            side_stream=backend.side_stream,
         )
