@@ -62,6 +62,7 @@ class EngineParts:
             where the user left them open.
         num_blocks: Usable KV blocks.
         device: Where the model is.
+        num_host_blocks: Host blocks for preemption by swapping.
     """
 
     core: EngineCore
@@ -73,6 +74,7 @@ class EngineParts:
     cache_config: CacheConfig
     num_blocks: int
     device: torch.device
+    num_host_blocks: int = 0
 
 
 def build_engine_core(
@@ -103,6 +105,7 @@ def build_engine_core(
         assembly.cache_config,
         assembly.num_blocks,
         assembly.device,
+        assembly.num_host_blocks,
     )
 
 
@@ -234,6 +237,8 @@ class _Assembly:
         is_wanted = self.device.type == "cuda" and not self.config.enforce_eager
         if not is_wanted or not backend.supports_cuda_graph:
             return None
+        if not self.model.supports_cuda_graph:
+            return None
         asked = self.config.cudagraph_capture_sizes
         sizes = capture_sizes(self.scheduler_config.max_num_seqs, asked)
         width = -(-self.max_model_len // backend.block_size)
@@ -246,5 +251,5 @@ class _Assembly:
         """A thread where the caller would wait for a step: on a CPU, and for verified drafts."""
         waits = self.device.type == "cpu" or self.scheduler_config.num_speculative_tokens > 0
         if self.scheduler_config.async_scheduling and waits:
-            return ThreadedExecutor(runner)
+            return ThreadedExecutor(runner, self.device)
         return InlineExecutor(runner)

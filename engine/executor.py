@@ -9,6 +9,8 @@ threads; it knows nothing of what a step holds.
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import torch
+
 from engine.model_runner import ModelRunner
 from workbench.executor import Pending
 from workbench.outputs import ModelRunnerOutput, SchedulerOutput
@@ -43,11 +45,12 @@ class ThreadedExecutor:
 
     Args:
         runner: Runs the model.
+        device: Where it runs it.
     """
 
-    def __init__(self, runner: ModelRunner) -> None:
+    def __init__(self, runner: ModelRunner, device: torch.device) -> None:
         self.runner = runner
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-runner")
+        self._worker = ThreadPoolExecutor(1, "model-runner", _use, (device,))
         self._forward: Future[None] | None = None
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> None:
@@ -68,6 +71,12 @@ class ThreadedExecutor:
     def shutdown(self) -> None:
         """End the worker once its steps are done."""
         self._worker.shutdown()
+
+
+def _use(device: torch.device) -> None:
+    """Make a GPU the current one of this thread: a new thread begins with the first."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 EngineExecutor = InlineExecutor | ThreadedExecutor

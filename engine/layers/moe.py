@@ -129,6 +129,12 @@ class SparseMoe(nn.Module):
             self._packed.append((first, second))
         self.gate_up, self.down = without_values(self.gate_up), without_values(self.down)
 
+    @property
+    def waits_for_device(self) -> bool:
+        """Whether a step reads on the host where each expert's tokens end: no graph can hold it."""
+        width = self.config.intermediate_size
+        return not has_grouped_mm(self.gate_up[0], width)
+
     def use_kernels(self) -> None:
         """Route and group with our Triton kernels: four launches in place of about a dozen."""
         from kernels.moe.align import align
@@ -162,14 +168,15 @@ class SparseMoe(nn.Module):
 def has_grouped_mm(x: Tensor, intermediate_size: int) -> bool:
     """Whether torch multiplies all groups at once for x [T, hidden].
 
-    It does in bf16 on GPUs of compute capability 8 and more, if rows are multiples of 16 bytes.
+    It does in bf16 on GPUs of compute capability 9 and 10, if rows are multiples of 16 bytes;
+    elsewhere it goes from group to group, and waits for the device to say where they end.
     """
     if x.device.type != "cuda" or x.dtype != torch.bfloat16:
         return False
     if x.shape[1] % 8 or intermediate_size % 8:
         return False
     major = torch.cuda.get_device_capability(x.device)[0]
-    return major >= 8 if hasattr(functional, "grouped_mm") else major == 9
+    return major in (9, 10) if hasattr(functional, "grouped_mm") else major == 9
 
 
 def run_grouped(inputs: Tensor, ends: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:

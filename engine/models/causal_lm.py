@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from engine.attention.backend import AttentionSpec, AttentionStep
 from engine.layers.embedding import Embedding
 from engine.layers.linear import Linear
+from engine.layers.moe import SparseMoe
 from engine.layers.norm import RMSNorm
 from engine.layers.rotary import cos_sin_table
 from engine.layers.weights import Destinations, Placement
@@ -73,6 +74,13 @@ class CausalLM(nn.Module, ABC):
         if not self.tie_word_embeddings:
             found |= self.head.destinations("")
         return found
+
+    @property
+    def supports_cuda_graph(self) -> bool:
+        """Whether its layers never wait for the device, so that a step can be captured."""
+        return not any(
+            module.waits_for_device for module in self.modules() if isinstance(module, SparseMoe)
+        )
 
     def num_bytes(self) -> int:
         """Bytes of all parameters."""

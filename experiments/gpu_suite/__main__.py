@@ -28,9 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         selected = select(parts(args.out, args.dry_run), args.only)
+        suite = Suite(args.out, args.dry_run)
     except ValueError as error:
         parser.error(str(error))
-    is_done = Suite(args.out, args.dry_run).run(selected)
+    is_done = suite.run(selected)
     print(write_report(args.out))
     return 0 if is_done else 1
 

@@ -20,6 +20,8 @@ LARGE_DECODES = tuple(
     f"batch-{batch}-context-{context}-bfloat16"
     for batch, context in ((64, 2048), (64, 8192), (128, 4096), (256, 2048), (256, 8192))
 )
+# batch x context; larger ones do not fit beside the weights in 80 GB
+STEP_CASES = ("1x1024", "32x1024", "128x1024", "256x1024", "1x4096", "32x4096")
 LONG_PREFILLS = ("causal-8192-bfloat16", "causal-16384-bfloat16")
 
 
@@ -54,8 +56,16 @@ class Measurements:
         return None if ours is None or theirs is None else ours / theirs
 
     def of_steps(self, column: str) -> list[float | None]:
-        """A column of all step times that have it; one None where there are none."""
-        return [row[column] for row in self.steps if column in row] or [None]
+        """A column of the step times, one a case of the goals; None where it is missing.
+
+        A batch whose requests had to share KV blocks has read less than it should: it is missing.
+        """
+        known = {
+            row["case"]: row[column]
+            for row in self.steps
+            if column in row and not row.get("shares_blocks")
+        }
+        return [known.get(case) for case in STEP_CASES]
 
 
 @dataclass(frozen=True, slots=True)

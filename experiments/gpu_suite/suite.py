@@ -37,6 +37,23 @@ class Suite:
         self.state: dict[str, dict[str, Any]] = (
             json.loads(file.read_text()) if file.exists() else {}
         )
+        self._check_mode()
+
+    def _check_mode(self) -> None:
+        """Toy sizes and real ones must not meet in one folder, where each would pass for done.
+
+        Raises:
+            ValueError: The folder is of the other mode, or there is no GPU for real sizes.
+        """
+        modes = {True: "a dry run", False: "a real run"}
+        for name, part in self.state.items():
+            if part["is_dry_run"] != self._is_dry_run:
+                raise ValueError(
+                    f"--out {self.out} holds {name} of {modes[part['is_dry_run']]}, and this is "
+                    f"{modes[self._is_dry_run]}: choose another folder"
+                )
+        if not self._is_dry_run and not has_gpu():
+            raise ValueError("there is no GPU here: add --dry-run for toy sizes on the CPU")
 
     def run(self, parts: Sequence[Part]) -> bool:
         """Run what is not done; whether everything is done now."""
@@ -74,7 +91,7 @@ class Suite:
 
     def _environment(self) -> dict[str, str]:
         environment = dict(os.environ)
-        if self._is_dry_run and not Path("/dev/nvidiactl").exists():
+        if self._is_dry_run and not has_gpu():
             environment["TRITON_INTERPRET"] = "1"
         return environment
 
@@ -82,10 +99,19 @@ class Suite:
         return self.out / "logs" / f"{part.name}.txt"
 
     def _note(self, part: Part, status: str, seconds: float | None = None) -> None:
-        self.state[part.name] = {"status": status, "seconds": seconds}
+        self.state[part.name] = {
+            "status": status,
+            "seconds": seconds,
+            "is_dry_run": self._is_dry_run,
+        }
         partial = self.out / f"{STATE}.partial"
         partial.write_text(json.dumps(self.state, indent=2) + "\n")
         partial.replace(self.out / STATE)
+
+
+def has_gpu() -> bool:
+    """Whether a driver of NVIDIA or AMD is loaded."""
+    return Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists()
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -36,5 +36,8 @@ def align(
         if pair < no_pair:
             places[pair] = place
     counts = [len(mine) for mine in pairs]
-    order_, places_, counts_, ends_ = map(torch.tensor, (order, places, counts, ends))
-    return order_, places_, counts_, ends_
+
+    def put(numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers, device=expert_ids.device)
+
+    return put(order), put(places), put(counts), put(ends)

@@ -32,7 +32,11 @@ class Recorder:
         return Finished(ModelRunnerOutput(sampled_token_ids=[[len(self.calls)]]))
 
 
-@pytest.mark.parametrize("kind", [InlineExecutor, ThreadedExecutor])
+def threaded(runner: Any) -> ThreadedExecutor:
+    return ThreadedExecutor(runner, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("kind", [InlineExecutor, threaded])
 def test_steps_run_in_order(kind: Any) -> None:
     runner = Recorder()
     executor = kind(runner)
@@ -49,7 +53,7 @@ def test_steps_run_in_order(kind: Any) -> None:
 
 
 def test_an_error_in_the_thread_belongs_to_its_step() -> None:
-    executor = ThreadedExecutor(Recorder())  # type: ignore[arg-type]
+    executor = threaded(Recorder())
     executor.execute_model("bad")  # type: ignore[arg-type]
     pending = executor.sample_tokens(None)
     with pytest.raises(ValueError, match="bad step"):
