@@ -28,7 +28,7 @@ $(VENV)/base: pyproject.toml constraints.txt | $(VENV)/created
 	@touch $@
 
 $(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/created
-	$(PIP) install --quiet -c constraints.txt -e ".[engine,dev]"
+	$(PIP) install --quiet -c constraints.txt -e ".[engine,live,dev]"
 	@touch $(VENV)/base $(VENV)/engine $@
 
 $(VENV)/engine: pyproject.toml constraints.txt | $(VENV)/created

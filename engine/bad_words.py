@@ -12,12 +12,10 @@ from torch import Tensor
 
 from engine.logit_rules import Edit, StepRows
 from engine.slot_rows import SlotRows, to_device
-from workbench.errors import ConfigError
-from workbench.sampling_params import SamplingParams
+from workbench.sampling_params import MAX_BAD_WORD_TOKENS, SamplingParams
 
 RING = 128
-MAX_WORD = 64
-"""Longest sequence, tokens. RING - MAX_WORD tokens may be drawn for a request in one step."""
+"""Tokens kept of an answer; RING - MAX_BAD_WORD_TOKENS may be drawn for a request in one step."""
 NO_TOKEN = -2
 ANY_TOKEN = -1
 
@@ -50,11 +48,7 @@ class BadWordsRule:
         words = tuple(tuple(word) for word in params.bad_words_token_ids)
         if not words:
             return False
-        longest = max(map(len, words))
-        if longest > MAX_WORD:
-            raise ConfigError(
-                f"a bad word has {longest} tokens, and at most {MAX_WORD} are compared: shorten it"
-            )
+        assert max(map(len, words)) <= MAX_BAD_WORD_TOKENS, "refused when the request came"
         self._words[slot] = words
         row = self._rows.take(slot)
         ring, count = self._rows.matrices

@@ -15,5 +15,9 @@ class OutOfMemoryError(WorkbenchError):
     """A device or the host lacks the memory for what was asked."""
 
 
-class InputError(WorkbenchError):
-    """A prompt or a request cannot be served."""
+class InputError(WorkbenchError, ValueError):
+    """A prompt or a request cannot be served. Also a ValueError, as in vLLM."""
+
+
+class EngineDeadError(WorkbenchError):
+    """The engine was shut down, or a step broke off; its error is the cause of this one."""

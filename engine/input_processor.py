@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from engine.errors import InputError
-from engine.tokenizer import encode_bad_words
-from workbench.sampling_params import SamplingParams
+from engine.tokenizer import encode_bad_words, encode_text
+from workbench.sampling_params import MAX_BAD_WORD_TOKENS, SamplingParams
 
 Prompt = str | Sequence[int] | Mapping[str, Any]
 """Text, token ids, {"prompt": text}, {"prompt_token_ids": ids} or both together."""
@@ -111,15 +111,14 @@ class InputProcessor:
         """Token ids of a text.
 
         Raises:
-            InputError: There is no tokenizer.
+            InputError: There is no tokenizer, or it does not take the text.
         """
         if self.tokenizer is None:
             raise InputError(
                 f"the prompt is text, and {self.no_tokenizer_reason}: pass "
                 "{'prompt_token_ids': [...]} or a list of token ids"
             )
-        encoded = self.tokenizer.encode(text, add_special_tokens=add_special_tokens, verbose=False)
-        return list(encoded)
+        return encode_text(self.tokenizer, text, "the prompt", add_special_tokens)
 
     def _tokenize(self, prompt: Prompt) -> tuple[str | None, list[int]]:
         if isinstance(prompt, str):
@@ -174,6 +173,12 @@ class InputProcessor:
         sequences = tuple(tuple(word) for word in params.bad_words_token_ids)
         if words:
             sequences += self._encode_bad_words(words)
+        longest = max(map(len, sequences), default=0)
+        if longest > MAX_BAD_WORD_TOKENS:
+            raise InputError(
+                f"a bad word has {longest} tokens, and at most {MAX_BAD_WORD_TOKENS} are compared: "
+                "shorten it"
+            )
         # Also where ignore_eos lets the answer go on: min_tokens keeps it from being sampled.
         device_params = replace(
             params, n=1, stop_token_ids=every, bad_words=(), bad_words_token_ids=sequences
@@ -240,18 +245,28 @@ def split_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
 def one_for_each(name: str, value: Any, kind: type, count: int, default: Callable[[], Any]) -> Any:
     """A value for all prompts, or one for each, as a list.
 
+    Args:
+        name: For errors.
+        value: One, or a sequence.
+        kind: What each must be.
+        count: Number of prompts.
+        default: Makes what stands for None.
+
     Raises:
-        InputError: A list of another length.
+        InputError: A list of another length, or an entry of another type.
     """
-    if value is None:
-        value = default()
-    if isinstance(value, kind) or not isinstance(value, Sequence):
-        return [value] * count
+    if isinstance(value, kind | str) or not isinstance(value, Sequence):
+        value = [value] * count
     if len(value) != count:
         raise InputError(
             f"{name} has {len(value)} entries for {count} prompts: pass one for all or one for each"
         )
-    return list(value)
+    for index, item in enumerate(value):
+        if item is not None and not isinstance(item, kind):
+            wanted = "whole number" if issubclass(kind, Integral) else kind.__name__
+            place = f"prompt {index} of {count}: " if count > 1 else ""
+            raise InputError(f"{place}{name}={item!r} must be a {wanted}")
+    return [default() if item is None else item for item in value]
 
 
 def _as_token_ids(value: Any) -> list[int]:

@@ -6,14 +6,16 @@ the order of prompts; everything else is the engine's.
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from functools import partial
+from numbers import Integral
+from os import PathLike
 from typing import Any
 
 from engine.engine_args import make_engine_config
 from engine.errors import InputError
 from engine.input_processor import Prompt, one_for_each, split_prompts
 from engine.llm_engine import LLMEngine, PreparedRequest
-from engine.outputs import RequestOutput
+from engine.outputs import RequestOutput, refused_output
 from engine.tokenizer import Messages, apply_chat_template
 from workbench.sampling_params import RequestOutputKind, SamplingParams
 
@@ -32,7 +34,8 @@ class LLM:
             block_size, enable_prefix_caching, num_gpu_blocks_override, gpu_memory_utilization,
             enforce_eager, skip_tokenizer_init, load_format, seed, device, attention_backend,
             kv_cache_dtype, async_scheduling … Every field of EngineConfig, SchedulerConfig and
-            CacheConfig is one; an unknown name is refused.
+            CacheConfig is one. vLLM's settings that exist here with one value only are taken with
+            that value; an unknown name is refused.
 
     Raises:
         ModelLoadError, OutOfMemoryError, ConfigError: In one line, with the cure.
@@ -43,9 +46,9 @@ class LLM:
 
     def __init__(
         self,
-        model: str | Mapping[str, Any],
+        model: str | PathLike[str] | Mapping[str, Any],
         *,
-        tokenizer: str | None = None,
+        tokenizer: str | PathLike[str] | None = None,
         **settings: Any,
     ) -> None:
         config = make_engine_config(model, tokenizer=tokenizer, **settings)
@@ -75,36 +78,42 @@ class LLM:
         """What prompts without sampling parameters get: the model's generation_config.json."""
         return self.llm_engine.default_params
 
+    def reset_prefix_cache(self) -> bool:
+        """Forget all cached prefixes; False, and nothing is done, while requests are unfinished."""
+        return self.llm_engine.reset_prefix_cache()
+
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
         sampling_params: Params = None,
         *,
         use_tqdm: ProgressBar = True,
+        lora_request: None = None,
         priority: int | Sequence[int] | None = None,
     ) -> list[RequestOutput]:
         """Answer prompts; outputs in their order.
 
-        All prompts are checked before any runs: a bad one is told with its index, and nothing has
-        been computed or lost. A request that fails while it runs ends with finish_reason "error",
-        and the others go on.
+        A prompt that cannot be served, or whose parameters cannot, does not keep the others from
+        their answers: its output has one answer without text, with finish_reason "error" and the
+        reason as stop_reason, as has that of a request that fails while it runs. Ctrl-C ends the
+        requests of the call and leaves the engine ready for the next one.
 
         Args:
             prompts: Text, token ids, a dict with "prompt" or "prompt_token_ids", or a list of
                 these; a flat list of integers is one prompt.
             sampling_params: One for all, or one for each; None: the model's defaults.
             use_tqdm: Show a progress bar; or what makes one, called as tqdm is.
+            lora_request: None; adapters are not supported.
             priority: One for all or one for each, with policy="priority"; lower comes first.
 
         Raises:
-            InputError: A prompt or its parameters cannot be served, in one line.
+            InputError: None of the prompts can be served, or an argument is of a wrong type or
+                length; in one line.
+            EngineDeadError: An earlier step broke off, or the engine was shut down.
         """
-        each = split_prompts(prompts)
-        params = one_for_each(
-            "sampling_params", sampling_params, SamplingParams, len(each), lambda: None
+        return self._generate(
+            split_prompts(prompts), sampling_params, use_tqdm, priority, lora_request
         )
-        priorities = one_for_each("priority", priority, int, len(each), int)
-        return self._run(self._prepare(each, params, priorities), use_tqdm)
 
     def chat(
         self,
@@ -117,13 +126,15 @@ class LLM:
         continue_final_message: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        lora_request: None = None,
         priority: int | Sequence[int] | None = None,
     ) -> list[RequestOutput]:
         """Continue conversations; outputs in their order.
 
         Args:
             messages: One conversation, a list of {"role": …, "content": …}, or a list of these.
-            sampling_params, use_tqdm, priority: As in `generate`.
+                Content is text, or a list of {"type": "text", "text": …}, joined by newlines.
+            sampling_params, use_tqdm, lora_request, priority: As in `generate`.
             chat_template: Jinja template; None: the tokenizer's.
             add_generation_prompt: End the prompt where the assistant begins.
             continue_final_message: Let the model go on with the last message instead.
@@ -131,67 +142,111 @@ class LLM:
             chat_template_kwargs: Further variables of the template.
 
         Raises:
-            InputError: No tokenizer, no template, or one that refuses the messages.
+            InputError: No tokenizer, no template, or as in `generate`; a template that refuses one
+                of several conversations refuses that one only.
+            EngineDeadError: As in `generate`.
         """
         tokenizer = self.get_tokenizer()
         if not messages:
             raise InputError("messages is empty: pass at least one message")
-        is_single = isinstance(messages[0], Mapping)
+        is_single = isinstance(messages, str | Mapping) or isinstance(messages[0], Mapping)
         conversations: list[Any] = [messages] if is_single else list(messages)
-        prompts: list[Prompt] = []
-        for conversation in conversations:
-            text = apply_chat_template(
-                tokenizer,
-                conversation,
-                chat_template=chat_template,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=continue_final_message,
-                tools=tools,
-                **(chat_template_kwargs or {}),
-            )
+        render = partial(
+            apply_chat_template,
+            tokenizer,
+            chat_template=chat_template,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            tools=tools,
+            **(chat_template_kwargs or {}),
+        )
+        prompts = [self._rendered(render, conversation) for conversation in conversations]
+        return self._generate(prompts, sampling_params, use_tqdm, priority, lora_request)
+
+    def _rendered(
+        self, render: Callable[[Messages], str], conversation: Messages
+    ) -> Prompt | InputError:
+        """The prompt of a conversation, or why there is none."""
+        try:
+            text = render(conversation)
             # the template has written the special tokens
             token_ids = self.llm_engine.input_processor.encode(text, add_special_tokens=False)
-            prompts.append({"prompt": text, "prompt_token_ids": token_ids})
-        return self.generate(prompts, sampling_params, use_tqdm=use_tqdm, priority=priority)
+        except InputError as error:
+            return error
+        return {"prompt": text, "prompt_token_ids": token_ids}
+
+    def _generate(
+        self,
+        prompts: Sequence[Prompt | InputError],
+        sampling_params: Params,
+        use_tqdm: ProgressBar,
+        priority: int | Sequence[int] | None,
+        lora_request: None,
+    ) -> list[RequestOutput]:
+        """Answer prompts; one that is known to be bad already comes as its error."""
+        if lora_request is not None:
+            raise InputError(
+                f"lora_request={lora_request!r} is not possible: adapters are not supported; leave "
+                "it out"
+            )
+        count, default = len(prompts), self.llm_engine.default_params
+        params = one_for_each(
+            "sampling_params", sampling_params, SamplingParams, count, lambda: default
+        )
+        priorities = one_for_each("priority", priority, Integral, count, int)
+        return self._run(self._prepare(prompts, params, priorities), use_tqdm)
 
     def _prepare(
         self,
-        prompts: Sequence[Prompt],
-        params: Sequence[SamplingParams | None],
+        prompts: Sequence[Prompt | InputError],
+        params: Sequence[SamplingParams],
         priorities: Sequence[int],
-    ) -> list[PreparedRequest]:
-        """Check all; nothing has been added if one is refused."""
-        engine = self.llm_engine
-        finals: dict[int, SamplingParams] = {}
-        prepared = []
-        for index, (prompt, given, priority) in enumerate(
-            zip(prompts, params, priorities, strict=True)
-        ):
-            wanted = engine.default_params if given is None else given
-            # one object for all prompts stays one object
-            if id(wanted) not in finals and isinstance(wanted, SamplingParams):
-                finals[id(wanted)] = replace(wanted, output_kind=RequestOutputKind.FINAL_ONLY)
-            request_id = str(self._num_requests + index)
+    ) -> list[PreparedRequest | RequestOutput]:
+        """Check all and add none; a refused one becomes its output.
+
+        Raises:
+            InputError: All are refused.
+        """
+        # one object for all prompts stays one object
+        finals = {
+            id(each): each.clone(output_kind=RequestOutputKind.FINAL_ONLY)
+            for each in {id(each): each for each in params}.values()
+        }
+        prepared: list[PreparedRequest | RequestOutput] = []
+        errors: list[InputError] = []
+        for prompt, wanted, priority in zip(prompts, params, priorities, strict=True):
+            request_id = str(self._num_requests + len(prepared))
             try:
-                final = finals.get(id(wanted), wanted)
-                prepared.append(engine.prepare(request_id, prompt, final, priority=priority))
+                if isinstance(prompt, InputError):
+                    raise prompt
+                request = self.llm_engine.prepare(
+                    request_id, prompt, finals[id(wanted)], priority=priority
+                )
+                prepared.append(request)
             except InputError as error:
-                place = f"prompt {index} of {len(prompts)}: " if len(prompts) > 1 else ""
-                raise InputError(f"{place}{error}") from error
+                errors.append(error)
+                text = prompt.get("prompt") if isinstance(prompt, Mapping) else prompt
+                text = text if isinstance(text, str) else None
+                prepared.append(refused_output(request_id, text, str(error)))
+        if errors and len(errors) == len(prepared):
+            count = len(errors)
+            place = f"prompt 0 of {count}: " if count > 1 else ""
+            raise InputError(f"{place}{errors[0]}") from errors[0]
         self._num_requests += len(prepared)
         return prepared
 
     def _run(
-        self, prepared: Sequence[PreparedRequest], use_tqdm: ProgressBar
+        self, prepared: Sequence[PreparedRequest | RequestOutput], use_tqdm: ProgressBar
     ) -> list[RequestOutput]:
         engine = self.llm_engine
-        ids = [each.request_id for each in prepared]
-        finished: dict[str, RequestOutput] = {}
+        requests = [each for each in prepared if isinstance(each, PreparedRequest)]
+        ids = [each.request_id for each in requests]
+        finished = {each.request_id: each for each in prepared if isinstance(each, RequestOutput)}
         speed = _Speed(engine.core.clock)
         try:
-            for each in prepared:
+            for each in requests:
                 engine.submit(each)
-            with _progress_bar(use_tqdm, len(prepared)) as bar:
+            with _progress_bar(use_tqdm, len(requests)) as bar:
                 while engine.has_unfinished_requests():
                     for output in engine.step():
                         if output.finished:
@@ -202,7 +257,7 @@ class LLM:
         except BaseException:
             engine.abort_request(ids)
             raise
-        return [finished[request_id] for request_id in ids]
+        return [finished[each.request_id] for each in prepared]
 
 
 class _Speed:

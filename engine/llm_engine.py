@@ -6,12 +6,14 @@ core that share their prompt's blocks. What each part does is its own affair.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 from engine.config import EngineConfig
 from engine.detokenizer import decoder_factory
-from engine.errors import InputError
+from engine.errors import EngineDeadError, InputError
 from engine.input_processor import InputProcessor, ProcessedInput, Prompt
+from engine.interrupts import interrupts_held
 from engine.model_files import find_eos_tokens, find_tokenizer, sampling_defaults
 from engine.output_processor import OutputProcessor
 from engine.outputs import RequestOutput
@@ -63,6 +65,7 @@ class LLMEngine:
         self.default_params = default_params or SamplingParams()
         self._cache_config = cache_config
         self._why_over: str | None = None
+        self._cause: BaseException | None = None
 
     @classmethod
     def from_config(cls, config: EngineConfig) -> "LLMEngine":
@@ -72,7 +75,10 @@ class LLMEngine:
             ModelLoadError, OutOfMemoryError, ConfigError: In one line, with the cure.
         """
         from engine.build import build_engine_core
+        from engine.models.registry import read_hf_config
 
+        # Before the tokenizer, which transformers would blame for a config that is broken.
+        read_hf_config(config.model if isinstance(config.model, str) else dict(config.model))
         tokenizer, reason = find_tokenizer(config)
         parts = build_engine_core(config)
         eos = find_eos_tokens(config.model, parts.hf_config, tokenizer)
@@ -140,6 +146,8 @@ class LLMEngine:
     ) -> PreparedRequest:
         """Check and tokenize a request without adding it; see `add_request`."""
         self._check_alive()
+        if not isinstance(priority, Integral):
+            raise InputError(f"priority={priority!r} must be a whole number")
         source = self.input_processor.process(prompt, params or self.default_params)
         when = self.core.clock() if arrival_time is None else arrival_time
         requests = [
@@ -155,13 +163,19 @@ class LLMEngine:
         """Add a prepared request.
 
         Raises:
-            InputError: Its id is in use.
+            InputError: Its id is in use; nothing was added.
         """
-        if prepared.request_id in self.output_processor:
-            raise InputError(f"request_id={prepared.request_id!r} is in use: choose another one")
-        for request in prepared.requests:
-            self.core.add_request(request)
-        self.output_processor.add_request(prepared.request_id, prepared.source, prepared.requests)
+        request_id, requests = prepared.request_id, prepared.requests
+        if self.output_processor.has_any(request_id, requests):
+            raise InputError(f"request_id={request_id!r} is in use: choose another one")
+        with interrupts_held():
+            self.output_processor.add_request(request_id, prepared.source, requests)
+            try:
+                for request in requests:
+                    self.core.add_request(request)
+            except BaseException as error:
+                self._roll_back(request_id, error)
+                raise
 
     def abort_request(self, request_ids: str | Iterable[str]) -> list[RequestOutput]:
         """End requests at once; unknown and finished ids are passed over.
@@ -170,27 +184,35 @@ class LLMEngine:
             Their last outputs, with finish_reason "abort".
         """
         ids = [request_ids] if isinstance(request_ids, str) else request_ids
-        outputs, core_ids = self.output_processor.abort_requests(ids)
-        self.core.abort_requests(core_ids)
+        with interrupts_held():
+            outputs, core_ids = self.output_processor.abort_requests(ids)
+            self.core.abort_requests(core_ids)
         return outputs
+
+    def reset_prefix_cache(self) -> bool:
+        """Forget all cached prefixes; only possible, and True, while no request is unfinished."""
+        return self.core.scheduler.kv_cache_manager.reset_prefix_cache()
 
     def step(self) -> list[RequestOutput]:
         """Run one step of the core; what the users get of it.
 
+        Ctrl-C waits until the step is taken in, so that the engine can go on; pressed a second
+        time it breaks the step off.
+
         Raises:
-            InputError: An earlier step broke off, by an error or by the user.
+            EngineDeadError: An earlier step broke off, or the engine was shut down.
         """
         self._check_alive()
-        try:
-            model_output, core_outputs = self._run_core()
-        except BaseException as error:
-            # Scheduler and device no longer agree on what has been computed.
-            reason = f"{type(error).__name__}: {error}".rstrip(": ").partition("\n")[0]
-            self._why_over = f"a step broke off, {reason}"
-            raise
-        outputs, stopped = self.output_processor.process(model_output, core_outputs)
-        if stopped:
-            self.core.abort_requests(stopped)
+        with interrupts_held():
+            try:
+                model_output, core_outputs = self._run_core()
+                outputs, stopped = self.output_processor.process(model_output, core_outputs)
+                if stopped:
+                    self.core.abort_requests(stopped)
+            except BaseException as error:
+                # Scheduler and device no longer agree on what has been computed.
+                self._end("a step broke off", error)
+                raise
         return outputs
 
     def shutdown(self) -> None:
@@ -202,7 +224,20 @@ class LLMEngine:
 
     def _check_alive(self) -> None:
         if self._why_over is not None:
-            raise InputError(f"the engine cannot go on ({self._why_over}): make a new one")
+            reason = f"the engine cannot go on ({self._why_over}): make a new one"
+            raise EngineDeadError(reason) from self._cause
+
+    def _end(self, what: str, error: BaseException) -> None:
+        reason = f"{type(error).__name__}: {error}".rstrip(": ").partition("\n")[0]
+        self._why_over, self._cause = f"{what}, {reason}", error
+
+    def _roll_back(self, request_id: str, error: BaseException) -> None:
+        """Take a request out again that the core has refused with an error."""
+        try:
+            self.core.abort_requests(self.output_processor.abort_requests([request_id])[1])
+        except Exception:
+            # A queue that lost it, for example: what it would schedule next, nobody knows.
+            self._end("a request could not be added", error)
 
     def _run_core(self) -> tuple[ModelRunnerOutput | None, EngineCoreOutputs]:
         step = self.core.step()

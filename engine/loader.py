@@ -4,6 +4,8 @@ Knows the order of things: everything that can be refused is refused before memo
 not know architectures (the registry does) nor file formats (the checkpoint does).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +21,7 @@ from engine.layers.packed_weight import is_native
 from engine.layers.weights import Placement
 from engine.models.causal_lm import CausalLM
 from engine.models.registry import model_class
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, WorkbenchError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -46,11 +48,6 @@ def load_model(
 ) -> CausalLM:
     """Build the model of a config and fill its parameters.
 
-    A CPU that does not multiply 16-bit floats in hardware computes a 16-bit model in float32: its
-    weights are the same 16-bit values, held in twice the memory, and everything between them is
-    rounded less often. Where the wider weights do not fit, the model stays as it is. Tied
-    embeddings become two tensors, the table and its packed copy.
-
     Args:
         hf_config: from `read_hf_config`.
         path: the checkpoint folder; not needed for dummy weights.
@@ -59,7 +56,7 @@ def load_model(
         device: where the parameters live.
         seed: of dummy weights.
         adapts_to_cpu: whether a CPU may hold the weights as it multiplies them fastest, packed and
-            wider; False keeps them readable, in `dtype`.
+            wider (see `_plan`); False keeps them readable, in `dtype`.
 
     Returns:
         The model in evaluation mode, without gradients.
@@ -69,33 +66,15 @@ def load_model(
         OutOfMemoryError: the parameters do not fit on the device.
         ConfigError: a load format or dtype that does not exist.
     """
-    if load_format not in LOAD_FORMATS:
-        raise ConfigError(
-            f"load_format {load_format!r} is unknown: choose one of {', '.join(LOAD_FORMATS)}"
-        )
-    stored = resolve_dtype(hf_config, dtype)
-    build = model_class(hf_config)
-    plan = build(hf_config, Placement(stored, torch.device("meta")))
-    placement = Placement(stored, torch.device(device))
-    if adapts_to_cpu and _widens(plan, placement):
-        placement = replace(placement, dtype=torch.float32)
-        plan = build(hf_config, Placement(torch.float32, torch.device("meta")))
+    _check_load_format(load_format)
+    stored = Placement(resolve_dtype(hf_config, dtype), torch.device(device))
+    plan, placement = _plan(hf_config, stored, adapts_to_cpu)
     checkpoint = None if load_format == "dummy" else _open(path, plan)
     _check_memory(plan.num_bytes(), placement.device)
-    try:
-        model = build(hf_config, placement)
-        if checkpoint is None:
-            fill_randomly(model, seed)
-        else:
-            checkpoint.copy_into(model.destinations())
-        if placement.dtype != stored:
-            _round(model, stored)
+    with _memory_told(plan.num_bytes(), placement.device):
+        model = _build(hf_config, placement, checkpoint, seed, stored.dtype)
         if adapts_to_cpu:
             _finalize(model)
-    except (MemoryError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise _out_of_memory(plan.num_bytes(), placement.device) from error
-        raise
     return model.eval()
 
 
@@ -146,6 +125,60 @@ def _container_limit() -> int | None:
     return int(limit) if limit.isdigit() else None
 
 
+def _check_load_format(load_format: str) -> None:
+    if load_format not in LOAD_FORMATS:
+        raise ConfigError(
+            f"load_format {load_format!r} is unknown: choose one of {', '.join(LOAD_FORMATS)}"
+        )
+
+
+def _plan(
+    hf_config: "PretrainedConfig", stored: Placement, adapts_to_cpu: bool
+) -> tuple[CausalLM, Placement]:
+    """The model without memory, and where and how its parameters will be held.
+
+    A CPU that does not multiply 16-bit floats in hardware computes a 16-bit model in float32: its
+    weights are the same 16-bit values, held in twice the memory, and everything between them is
+    rounded less often. Where the wider weights do not fit, the model stays as it is. Tied
+    embeddings become two tensors, the table and its packed copy.
+    """
+    plan = _without_memory(hf_config, stored.dtype)
+    if not (adapts_to_cpu and _widens(plan, stored)):
+        return plan, stored
+    return _without_memory(hf_config, torch.float32), replace(stored, dtype=torch.float32)
+
+
+def _without_memory(hf_config: "PretrainedConfig", dtype: torch.dtype) -> CausalLM:
+    """The model on the meta device; refuses a config that no model can be made of."""
+    try:
+        return model_class(hf_config)(hf_config, Placement(dtype, torch.device("meta")))
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        if isinstance(error, WorkbenchError):
+            raise
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ModelLoadError(
+            f"config.json does not describe a model ({reason}): correct it"
+        ) from error
+
+
+def _build(
+    hf_config: "PretrainedConfig",
+    placement: Placement,
+    checkpoint: Checkpoint | None,
+    seed: int,
+    stored: torch.dtype,
+) -> CausalLM:
+    """The model with the values of the checkpoint, or random ones, as `stored` has them."""
+    model = model_class(hf_config)(hf_config, placement)
+    if checkpoint is None:
+        fill_randomly(model, seed)
+    else:
+        checkpoint.copy_into(model.destinations())
+    if placement.dtype != stored:
+        _round(model, stored)
+    return model
+
+
 def _open(path: str | Path | None, plan: CausalLM) -> Checkpoint:
     if path is None:
         raise ModelLoadError(
@@ -175,6 +208,17 @@ def _check_memory(needed: int, device: torch.device) -> None:
     available = available_bytes(device)
     if available is not None and needed > available:
         raise _out_of_memory(needed, device)
+
+
+@contextmanager
+def _memory_told(needed: int, device: torch.device) -> Iterator[None]:
+    """Make what torch says when memory runs out one line."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise _out_of_memory(needed, device) from error
+        raise
 
 
 def _out_of_memory(needed: int, device: torch.device) -> OutOfMemoryError:

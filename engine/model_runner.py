@@ -18,21 +18,21 @@ from engine.attention.backend import AttentionBackend, AttentionBatch
 from engine.batch_inputs import BatchInputs
 from engine.cuda_graph import CudaGraphs
 from engine.input_batch import InputBatch
-from engine.logprobs import gather_logprobs
 from engine.models.causal_lm import CausalLM
-from engine.prompt_logprobs import PromptLogprobsBatch, PromptSpan
+from engine.prompt_logprobs import PromptLogprobsBatch, PromptSpan, gather_in_parts
 from engine.sampler import Sampler, SamplerOutput
 from engine.sampling_batch import SamplingBatch
 from engine.spec_decode.ngram import NgramProposer
 from engine.step_result import (
+    EMPTY_TOKEN,
     FAILED_TOKEN,
-    NAN_REASON,
     Finished,
     PromptRows,
     StepResult,
     prompt_logprobs_of,
     sampled_logprobs,
     scheduler_places,
+    why_failed,
 )
 from engine.swap_space import SwapSpace
 from engine.transfer import Transfer
@@ -134,6 +134,8 @@ class ModelRunner:
         self._last_tokens.index_copy_(0, step.sample_slots, sampled.token_ids)
         self.sampling_batch.record(step.sample_slots, sampled.token_ids)
         token_ids = sampled.token_ids.masked_fill(~sampled.is_valid, FAILED_TOKEN)
+        if sampled.is_empty is not None:
+            token_ids.masked_fill_(sampled.is_empty, EMPTY_TOKEN)
         return StepResult(inputs, token_ids, sampled.logprobs, step.prompt_rows)
 
     def _change_batch(self, output: SchedulerOutput) -> None:
@@ -227,9 +229,9 @@ class ModelRunner:
         return self.model(token_ids, batch.positions, self.backend.build(batch))
 
     def _prompt_rows(self, hidden: Tensor, span: PromptSpan) -> PromptRows:
-        logits = self.model.compute_logits(hidden[span.tokens])
         (next_ids,) = self._transfer.put(span.next_ids)
-        logprobs = gather_logprobs(logits, next_ids, span.num_logprobs)
+        hidden, count = hidden[span.tokens], span.num_logprobs
+        logprobs = gather_in_parts(self.model.compute_logits, hidden, next_ids, count)
         return PromptRows(span.request_id, span.start, logprobs)
 
     def _verify(
@@ -248,7 +250,7 @@ class ModelRunner:
                 rows[row.place] = row.token_ids
         output = ModelRunnerOutput(sampled_token_ids=rows)
         output.draft_token_ids = self._propose(accepted, proposer)
-        output.failed = {row.request_id: NAN_REASON for row in accepted if not row.is_valid}
+        output.failed = why_failed(accepted, sampled.is_empty)
         if sampled.logprobs is not None:
             output.logprobs = sampled_logprobs(sampled.logprobs, accepted)
         output.prompt_logprobs = prompt_logprobs_of(step.prompt_rows)

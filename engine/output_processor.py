@@ -52,6 +52,10 @@ class OutputProcessor:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._parents
 
+    def has_any(self, request_id: str, requests: Sequence[Request]) -> bool:
+        """Whether this id of a user, or that of one of these requests of the core, is taken."""
+        return request_id in self._parents or any(r.request_id in self._answers for r in requests)
+
     def add_request(
         self, request_id: str, source: ProcessedInput, requests: Sequence[Request]
     ) -> None:
@@ -145,7 +149,11 @@ class OutputProcessor:
             parent = None if answer is None else self._parents[answer.parent_id]
             if parent is not None and parent.prompt_logprobs is not None:
                 told = describe_logprobs(run.tokens, self._token_texts(parent))
-                parent.prompt_logprobs[run.start : run.start + len(told)] = told
+                # of logits that are not numbers there is nothing to tell
+                parent.prompt_logprobs[run.start : run.start + len(told)] = [
+                    position if tokens.rank else None
+                    for position, tokens in zip(told, run.tokens, strict=True)
+                ]
 
     def _token_texts(self, parent: _Parent) -> Any:
         return self._tokenizer if parent.source.params.detokenize else None

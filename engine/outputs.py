@@ -35,7 +35,8 @@ class CompletionOutput:
         token_ids: Its tokens, the one that ended it included.
         cumulative_logprob: Sum of the log probabilities of all its tokens; None without logprobs.
         logprobs: One dict a token.
-        finish_reason: "stop", "length", "abort" or "error"; None while it grows.
+        finish_reason: "stop", "length", "abort" or "error" (refused, or failed while it ran);
+            None while it grows.
         stop_reason: The stop string or stop token id that ended it, None for the end-of-sequence
             token; with "error", what went wrong in one line.
     """
@@ -93,6 +94,7 @@ class RequestOutput:
         finished: Whether all answers have ended.
         metrics: When things happened; None until it has finished.
         num_cached_tokens: Prompt tokens found in the prefix cache (by the first answer).
+        lora_request: Always None; vLLM's programs look for it.
     """
 
     request_id: str
@@ -103,3 +105,10 @@ class RequestOutput:
     finished: bool
     metrics: RequestMetrics | None = None
     num_cached_tokens: int | None = None
+    lora_request: None = None
+
+
+def refused_output(request_id: str, prompt: str | None, reason: str) -> RequestOutput:
+    """The output of a request that was refused before it ran; `reason` is its stop_reason."""
+    answer = CompletionOutput(0, "", [], finish_reason="error", stop_reason=reason)
+    return RequestOutput(request_id, prompt, [], None, [answer], finished=True)

@@ -1,14 +1,22 @@
 """Log probabilities of prompt tokens: which positions of a step predict one that was asked for.
 
-Knows the requests that ask and their prompts' lengths. What a log probability is, `logprobs` knows.
+Knows the requests that ask, their prompts' lengths, and how many logits may be in memory at once.
+What a log probability is, `logprobs` knows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from engine.batch_inputs import BatchInputs
+from engine.logprobs import LogprobTensors, gather_logprobs
 from workbench.outputs import NewRequestData
+
+MOST_POSITIONS = 512
+"""Positions whose logits are in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +86,36 @@ class PromptLogprobsBatch:
             else:
                 del self._asked[slot]
         return spans
+
+
+def gather_in_parts(
+    compute_logits: Callable[[Tensor], Tensor],
+    hidden: Tensor,
+    next_ids: Tensor,
+    num_logprobs: int,
+    most_positions: int = MOST_POSITIONS,
+) -> LogprobTensors:
+    """Log probabilities of consecutive prompt tokens, with the logits of a few at a time.
+
+    Args:
+        compute_logits: [n, hidden] to [n, vocab].
+        hidden: [M, hidden] of the positions that predict, at least one.
+        next_ids: [M] int64 the tokens they predict.
+        num_logprobs: How many beside each, -1 for the whole vocabulary.
+        most_positions: Positions at a time.
+    """
+    parts = [
+        gather_logprobs(compute_logits(rows), token_ids, num_logprobs)
+        for rows, token_ids in zip(
+            hidden.split(most_positions), next_ids.split(most_positions), strict=True
+        )
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return LogprobTensors(
+        np.arange(len(hidden)),
+        np.concatenate([part.counts for part in parts]),
+        torch.cat([part.token_ids for part in parts]),
+        torch.cat([part.logprobs for part in parts]),
+        torch.cat([part.ranks for part in parts]),
+    )

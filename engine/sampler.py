@@ -32,11 +32,13 @@ class SamplerOutput:
         is_valid: [N] bool. False: the row's logits hold NaN or +inf, or leave nothing to choose;
             its token is within the vocabulary and means nothing.
         logprobs: Of the rows that want them, before any edit; None where none does.
+        is_empty: [N] bool: the edits have left nothing to choose. None: no row is so.
     """
 
     token_ids: Tensor
     is_valid: Tensor
     logprobs: LogprobTensors | None = None
+    is_empty: Tensor | None = None
 
 
 class Sampler:
@@ -64,7 +66,9 @@ class Sampler:
         for edit in plan.edits:
             edit(logits)
         token_ids, is_valid = self._choose(logits, plan)
-        return SamplerOutput(token_ids, is_valid, self._logprobs(raw, token_ids, plan))
+        logprobs = self._logprobs(raw, token_ids, plan)
+        is_empty = nothing_left(logits, is_valid) if plan.edits else None
+        return SamplerOutput(token_ids, is_valid, logprobs, is_empty)
 
     @staticmethod
     def _raw_rows(logits: Tensor, plan: SamplingPlan) -> Tensor | None:
@@ -119,6 +123,14 @@ def largest(logits: Tensor) -> tuple[Tensor, Tensor]:
     winners = rows.argmax(axis=1)
     is_valid = np.isfinite(rows[np.arange(len(rows)), winners])
     return torch.from_numpy(winners), torch.from_numpy(is_valid)
+
+
+def nothing_left(logits: Tensor, is_valid: Tensor) -> Tensor | None:
+    """Which rows hold -inf only [N] bool; None if the host can see that there is none."""
+    # a look at what is on a GPU would wait for it, and a pass over the logits does not
+    if logits.device.type == "cpu" and bool(is_valid.all()):
+        return None
+    return ~is_valid & (logits.amax(dim=-1) == float("-inf"))
 
 
 def draw_on_cpu(logits: Tensor, random: RandomRows, positions: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -15,10 +15,16 @@ from engine.verification import Accepted
 from workbench.outputs import ModelRunnerOutput
 
 FAILED_TOKEN = -1
+EMPTY_TOKEN = -2
 NAN_REASON = (
     "the model's logits are not a number: check the checkpoint, or use dtype='bfloat16' or "
     "'float32' if the weights overflow float16"
 )
+EMPTY_REASON = (
+    "nothing is left to choose: allowed_token_ids, bad words, stop tokens before min_tokens and "
+    "logit_bias leave no token; allow more or forbid less"
+)
+REASONS = {FAILED_TOKEN: NAN_REASON, EMPTY_TOKEN: EMPTY_REASON}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class StepResult:
     Args:
         inputs: The step.
         token_ids: [S] int64 on the device: the token of each row that samples; FAILED_TOKEN where
-            the logits were not numbers.
+            the logits were not numbers, EMPTY_TOKEN where they left nothing to choose.
         logprobs: Of the sampled tokens, or None.
         prompt_logprobs: Of prompt tokens.
     """
@@ -90,7 +96,7 @@ class StepResult:
         return output
 
     def _has_failed(self) -> bool:
-        return bool((self._token_ids == FAILED_TOKEN).any())
+        return bool((self._token_ids < 0).any())
 
     def _place(self, output: ModelRunnerOutput, sampled: list[list[int]]) -> None:
         """Put every row at its place in the scheduler's order."""
@@ -98,8 +104,8 @@ class StepResult:
         in_order: list[list[int]] = [[] for _ in range(rows.num_rows)]
         failed = {}
         for place, token_ids in zip(places, sampled, strict=True):
-            if token_ids[0] == FAILED_TOKEN:
-                failed[rows.request_ids[place]] = NAN_REASON
+            if token_ids[0] < 0:
+                failed[rows.request_ids[place]] = REASONS[token_ids[0]]
             else:
                 in_order[place] = token_ids
         output.sampled_token_ids = in_order
@@ -116,6 +122,22 @@ def scheduler_places(inputs: BatchInputs) -> list[int]:
     order, sample_rows = inputs.rows.order, inputs.sample_rows
     places: list[int] = (sample_rows if order is None else order[sample_rows]).tolist()
     return places
+
+
+def why_failed(accepted: Sequence[Accepted], is_empty: Tensor | None) -> dict[str, str]:
+    """The reason of each verified row that keeps a token from logits that gave none, by request id.
+
+    Args:
+        accepted: What every row keeps.
+        is_empty: [N] bool of the rows of the logits: they left nothing to choose; None: none.
+    """
+    empty = [] if is_empty is None else is_empty.tolist()
+    failed = {}
+    for row in accepted:
+        if not row.is_valid:
+            rows = slice(row.first_logits_row, row.first_logits_row + len(row.token_ids))
+            failed[row.request_id] = EMPTY_REASON if any(empty[rows]) else NAN_REASON
+    return failed
 
 
 def prompt_logprobs_of(rows: Sequence[PromptRows]) -> dict[str, PromptLogprobs]:

@@ -65,22 +65,17 @@ def apply_chat_template(
     """A conversation as the text of a prompt, by the tokenizer's template or the one given.
 
     Raises:
-        InputError: No template, or one that refuses these messages.
+        InputError: No template, one that refuses these messages, or content that is not text.
     """
     if chat_template is None and not getattr(tokenizer, "chat_template", None):
         raise InputError(
             "the tokenizer has no chat template: pass chat_template=, or use generate() with the "
             "prompt as the model expects it"
         )
-    for message in messages:
-        if not isinstance(message, Mapping) or "role" not in message:
-            raise InputError(
-                f"message {message!r} must be a dict with role and content, as in "
-                "{'role': 'user', 'content': 'Hello'}"
-            )
+    flat = flatten_content(messages)
     try:
         text = tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
+            flat,
             chat_template=chat_template,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
@@ -94,6 +89,66 @@ def apply_chat_template(
     return str(text)
 
 
+def encode_text(tokenizer: Any, text: str, name: str, add_special_tokens: bool) -> list[int]:
+    """Token ids of a text that a user calls `name`.
+
+    Raises:
+        InputError: The tokenizer does not take it.
+    """
+    try:
+        encoded = tokenizer.encode(text, add_special_tokens=add_special_tokens, verbose=False)
+        return list(encoded)
+    except Exception as error:
+        alone = next((c for c in text if "\ud800" <= c <= "\udfff"), None)
+        if alone is not None:
+            raise InputError(
+                f"{name} holds {alone!r}, half of a surrogate pair, which is no character: read "
+                "text as UTF-8, or bytes with errors='replace'"
+            ) from error
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:300]
+        raise InputError(f"the tokenizer refuses {name} ({reason}): pass token ids") from error
+
+
+def flatten_content(messages: Messages) -> list[dict[str, Any]]:
+    """Messages whose content is text; OpenAI's lists of text parts are joined by newlines.
+
+    Raises:
+        InputError: A part that is no text, by its type; or what is no list of messages.
+    """
+    if isinstance(messages, str) or not isinstance(messages, Sequence):
+        raise InputError(
+            f"messages={messages!r} must be a list of dicts with role and content, as in "
+            "[{'role': 'user', 'content': 'Hello'}]"
+        )
+    flat = []
+    for message in messages:
+        if not isinstance(message, Mapping) or "role" not in message:
+            raise InputError(
+                f"message {message!r} must be a dict with role and content, as in "
+                "{'role': 'user', 'content': 'Hello'}"
+            )
+        content = message.get("content")
+        if isinstance(content, Sequence) and not isinstance(content, str):
+            flat.append({**message, "content": "\n".join(map(_text_of_part, content))})
+        else:
+            flat.append(dict(message))
+    return flat
+
+
+def _text_of_part(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    text = part.get("text") if kind == "text" else None
+    if not isinstance(text, str):
+        named = f"of type {kind!r}" if kind not in (None, "text") else repr(part)
+        raise InputError(
+            f"a part {named} in a message's content is not supported: only text is, as in "
+            "{'type': 'text', 'text': 'Hello'}"
+        )
+    return text
+
+
 def encode_bad_words(tokenizer: Any, words: Iterable[str]) -> tuple[tuple[int, ...], ...]:
     """Token sequences that complete the words at the start of a text and inside it.
 
@@ -105,10 +160,10 @@ def encode_bad_words(tokenizer: Any, words: Iterable[str]) -> tuple[tuple[int, .
     """
     sequences: list[tuple[int, ...]] = []
     for word in words:
-        bare = tuple(tokenizer.encode(word.lstrip(), add_special_tokens=False))
+        bare = tuple(encode_text(tokenizer, word.lstrip(), "bad_words", False))
         if not bare:
             raise InputError(f"bad_words: {word!r} has no tokens: leave it out")
-        spaced = tuple(tokenizer.encode(" " + word.lstrip(), add_special_tokens=False))
+        spaced = tuple(encode_text(tokenizer, " " + word.lstrip(), "bad_words", False))
         sequences.append(bare)
         if len(spaced) == len(bare) and spaced[0] != bare[0]:
             sequences.append(spaced)

@@ -9,8 +9,8 @@ class WorkbenchError(Exception):
     """Base of every error that has a cure the user can apply."""
 
 
-class ConfigError(WorkbenchError):
-    """A setting is out of range or contradicts another one."""
+class ConfigError(WorkbenchError, ValueError):
+    """A setting is out of range or contradicts another one. Also a ValueError, as in vLLM."""
 
 
 class WorkloadError(WorkbenchError):

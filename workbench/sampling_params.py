@@ -4,16 +4,19 @@ Names and meanings follow vLLM's SamplingParams. This file checks values one by 
 nothing and knows neither vocabulary nor tokenizer (who does must check token ids).
 """
 
+import difflib
 import enum
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Any
 
 from workbench.errors import ConfigError
 
 MAX_LOGIT_BIAS = 100.0
+MAX_BAD_WORD_TOKENS = 64
+"""Longest bad word that an engine compares with the end of an answer, tokens."""
 SEED_BITS = 64
 
 
@@ -31,6 +34,8 @@ class RequestOutputKind(enum.Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
     """Sampling settings of one request.
+
+    They never change, so one object may serve many requests; `clone` makes one that differs.
 
     Attributes:
         n: Number of answers to one prompt.
@@ -96,6 +101,19 @@ class SamplingParams:
         self._check_distribution()
         self._check_lengths()
         self._check_tokens()
+
+    def clone(self, **changes: Any) -> "SamplingParams":
+        """A copy; with changes, one that differs in these fields.
+
+        Raises:
+            ConfigError: A value is out of range, or there is no field of that name.
+        """
+        unknown = [name for name in changes if name not in self.__dataclass_fields__]
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], self.__dataclass_fields__, n=1)
+            hint = f"did you mean {near[0]}?" if near else "see SamplingParams for the names"
+            raise ConfigError(f"SamplingParams has no field {unknown[0]}: {hint}")
+        return replace(self, **changes)
 
     def _normalize(self) -> None:
         """Give every setting its one form."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from engine.engine_args import make_engine_config
 from engine.errors import ModelLoadError
@@ -44,6 +45,9 @@ def test_keywords_find_their_config() -> None:
         ({"max_num_seqs": 0}, "max_num_seqs=0 must be at least 1"),
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization=1.5 must be in (0, 1]"),
         ({"seed": "one"}, "seed='one' must be of type int"),
+        ({"revision": "main"}, "revision='main' is not possible: the checkpoint is a folder"),
+        ({"tokenizer_mode": "slow"}, "tokenizer_mode='slow' is not possible"),
+        ({"swap_space": 16}, "swap_space=16 is not possible: set preemption_mode='swap'"),
     ],
 )
 def test_a_wrong_keyword_is_told_in_one_line(settings: dict[str, Any], message: str) -> None:
@@ -51,6 +55,22 @@ def test_a_wrong_keyword_is_told_in_one_line(settings: dict[str, Any], message: 
         make_engine_config("folder", **settings)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_what_vllms_programs_pass_is_taken() -> None:
+    config = make_engine_config(
+        Path("folder"),
+        tokenizer=Path("words"),
+        dtype=torch.bfloat16,
+        seed=None,
+        disable_log_stats=True,
+        revision=None,
+        tokenizer_mode="auto",
+        lora_request=None,
+        swap_space=4,
+    )
+    assert (config.model, config.tokenizer) == ("folder", "words")
+    assert (config.dtype, config.seed) == ("bfloat16", 0)
 
 
 def test_fields_of_the_model_are_overridden_where_weights_are_random(tmp_path: Path) -> None:

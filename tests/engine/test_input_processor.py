@@ -1,5 +1,6 @@
 """What is refused before a model runs, and what a request becomes that is not."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 
 from engine.errors import InputError
 from engine.input_processor import EosTokens, InputProcessor, one_for_each, split_prompts
+from engine.tokenizer import load_tokenizer
+from tests.engine.checkpoints import make_tokenizer
 from workbench.sampling_params import SamplingParams
 
 VOCAB = 300
@@ -80,6 +83,7 @@ def test_a_bad_prompt_is_told_in_one_line(prompt: Any, message: str) -> None:
         ({"prompt_logprobs": 999}, "prompt_logprobs=999 exceeds"),
         ({"stop": "end"}, "stop=['end'] needs text, and there is no tokenizer here"),
         ({"bad_words": ["no"]}, "bad_words=['no'] are text, and there is no tokenizer here"),
+        ({"bad_words_token_ids": [[1] * 65]}, "a bad word has 65 tokens, and at most 64 are"),
     ],
 )
 def test_parameters_that_do_not_fit_the_model_are_refused(
@@ -88,6 +92,22 @@ def test_parameters_that_do_not_fit_the_model_are_refused(
     with pytest.raises(InputError) as caught:
         processor().process([1], SamplingParams(**values))
     assert message in str(caught.value)
+
+
+def test_a_bad_word_that_is_long_as_text_is_refused() -> None:
+    with pytest.raises(InputError, match="a bad word has 70 tokens, and at most 64 are compared"):
+        processor(Words()).process([1], SamplingParams(bad_words=["no", "x" * 70]))
+
+
+def test_half_a_character_is_refused_by_name(tmp_path: Path) -> None:
+    real = load_tokenizer(make_tokenizer(tmp_path))
+    for process in (
+        lambda: processor(real).process("a\ud800", SamplingParams()),
+        lambda: processor(real).process({"prompt": "\ud800"}, SamplingParams()),
+        lambda: processor(real).process([1], SamplingParams(bad_words=["\ud800"])),
+    ):
+        with pytest.raises(InputError, match=r"holds '\\ud800', half of a surrogate pair"):
+            process()
 
 
 def test_parameters_of_another_type_are_refused() -> None:
@@ -174,5 +194,10 @@ def test_lists_must_be_as_long_as_the_prompts() -> None:
     assert one_for_each("sampling_params", params, SamplingParams, 2, list) == [params] * 2
     assert one_for_each("priority", None, int, 2, int) == [0, 0]
     assert one_for_each("priority", [1, 2], int, 2, int) == [1, 2]
+    assert one_for_each("priority", [None, 2], int, 2, int) == [0, 2]
     with pytest.raises(InputError, match="priority has 3 entries for 2 prompts"):
         one_for_each("priority", [1, 2, 3], int, 2, int)
+    with pytest.raises(InputError, match="prompt 1 of 2: priority='x' must be a whole number"):
+        one_for_each("priority", [1, "x"], int, 2, int)
+    with pytest.raises(InputError, match=r"^priority='x' must be a whole number"):
+        one_for_each("priority", "x", int, 1, int)

@@ -1,6 +1,8 @@
 """LLM on a tiny checkpoint: prompts in every form, real sampling, chat, bad input."""
 
 import io
+import os
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 
 import engine
 from engine import LLM, RequestOutput, SamplingParams
-from engine.errors import InputError
+from engine.errors import EngineDeadError, InputError
 from tests.engine.checkpoints import make_checkpoint, make_config, make_model
 from tests.engine.scripted_core import by_prompt, scripted_engine, spell
 from workbench.errors import ConfigError
@@ -231,26 +233,105 @@ def test_chat_renders_the_template(llm: LLM) -> None:
     assert tokens(two) == tokens(one) * 2
     with pytest.raises(InputError, match="messages is empty"):
         llm.chat([])
+    alone: Any = messages[0]
+    with pytest.raises(InputError, match="must be a list of dicts with role and content"):
+        llm.chat(alone)
 
 
-def test_one_bad_prompt_is_told_with_its_index_before_any_runs(llm: LLM) -> None:
-    executor: Any = llm.llm_engine.core.executor
-    runs: list[Any] = []
-    original = executor.execute_model
-    executor.execute_model = lambda output: (runs.append(output), original(output))
-    with pytest.raises(InputError, match=r"^prompt 1 of 3: the prompt is empty"):
-        llm.generate(["good", [], "good"], GREEDY, **quiet)
-    with pytest.raises(InputError, match=r"^prompt 2 of 3: the prompt has 256 tokens and max_mod"):
-        llm.generate(["good", "good", "x" * 256], GREEDY, **quiet)
+def reason(output: RequestOutput) -> str:
+    """Why a request was refused."""
+    (answer,) = output.outputs
+    assert output.finished
+    assert (answer.text, answer.token_ids, answer.finish_reason) == ("", [], "error")
+    return str(answer.stop_reason)
+
+
+def test_bad_prompts_and_parameters_keep_nobody_from_an_answer(llm: LLM) -> None:
+    (alone,) = tokens(llm.generate("good", GREEDY, **quiet))
+    long_word = GREEDY.clone(bad_words=["x" * 70])
+    wide = GREEDY.clone(stop_token_ids=[320])
+    prompts: list[Any] = ["good", [], "x" * 256, [1, 320], 7, "\ud800", "good", "good", "good"]
+    params = [GREEDY] * 6 + [long_word, wide, GREEDY]
+    outputs = llm.generate(prompts, params, **quiet)
+    first = int(outputs[0].request_id)
+    assert [int(output.request_id) for output in outputs] == [*range(first, first + 9)]
+    assert tokens([outputs[0], outputs[-1]]) == [alone, alone]
+    assert outputs[2].prompt == "x" * 256
+    messages = [
+        "the prompt is empty: it must have at least 1 token",
+        "the prompt has 256 tokens and max_model_len=256",
+        "the prompt has the token id 320, outside",
+        "a prompt of type int is not understood",
+        "the prompt holds '\\ud800'",
+        "a bad word has 70 tokens, and at most 64 are compared: shorten it",
+        "stop_token_ids holds the token id 320",
+    ]
+    for output, message in zip(outputs[1:-1], messages, strict=True):
+        assert reason(output).startswith(message)
+    assert tokens(llm.generate("good", GREEDY, **quiet)) == [alone]
+
+
+def test_a_call_of_bad_prompts_only_is_refused(llm: LLM) -> None:
     with pytest.raises(InputError, match=r"^the prompt has the token id 320, outside"):
         llm.generate([1, 320], GREEDY, **quiet)
-    with pytest.raises(InputError, match="sampling_params has 1 entries for 2 prompts"):
-        llm.generate(["a", "b"], [GREEDY], **quiet)
-    with pytest.raises(InputError, match="prompt 1 of 2: sampling_params='hot' must be"):
-        llm.generate(["a", "b"], [GREEDY, "hot"], **quiet)  # type: ignore[list-item]
-    assert not runs
-    executor.execute_model = original
-    assert len(llm.generate(["good", "good"], GREEDY, **quiet)) == 2
+    with pytest.raises(ValueError, match=r"^prompt 0 of 2: the prompt is empty"):
+        llm.generate([[], [320]], GREEDY, **quiet)
+
+
+def test_arguments_of_a_wrong_kind_are_refused_before_any_prompt_runs(llm: LLM) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"sampling_params": [GREEDY]}, "sampling_params has 1 entries for 2 prompts"),
+        ({"sampling_params": [GREEDY, "hot"]}, "prompt 1 of 2: sampling_params='hot' must be"),
+        ({"priority": [1, "x"]}, "prompt 1 of 2: priority='x' must be a whole number"),
+        ({"lora_request": "adapter"}, "lora_request='adapter' is not possible: adapters are"),
+    ]
+    for arguments, message in wrong:
+        with pytest.raises(InputError, match=message):
+            llm.generate(["a", "b"], **arguments, **quiet)
+    assert llm.llm_engine.num_unfinished_requests == 0
+
+
+def test_nothing_left_to_choose_is_told_as_that(llm: LLM) -> None:
+    only_eos = GREEDY.clone(allowed_token_ids=[257], min_tokens=2, ignore_eos=False)
+    nothing = SamplingParams(allowed_token_ids=[70], bad_words_token_ids=[[70]])
+    outputs = llm.generate(["a", "b", "c"], [only_eos, nothing, GREEDY], **quiet)
+    for output in outputs[:2]:
+        assert reason(output).startswith("nothing is left to choose: allowed_token_ids, bad words")
+    assert len(outputs[2].outputs[0].token_ids) == 6
+
+
+@pytest.mark.parametrize("settings", [{"async_scheduling": True}, {"num_speculative_tokens": 2}])
+def test_nothing_left_to_choose_is_told_on_every_way(folder: str, settings: dict[str, Any]) -> None:
+    nothing = SamplingParams(allowed_token_ids=[70], bad_words_token_ids=[[70]])
+    empty, fine = load(folder, **settings).generate(["a", "b"], [nothing, GREEDY], **quiet)
+    assert reason(empty).startswith("nothing is left to choose")
+    assert len(fine.outputs[0].token_ids) == 6
+
+
+def test_content_in_parts_is_joined_and_a_bad_conversation_ends_alone(llm: LLM) -> None:
+    parts = [{"type": "text", "text": "Hi"}, {"type": "text", "text": "you"}]
+    image = [{"type": "image_url", "image_url": {"url": "x"}}]
+    good, bad = ([{"role": "user", "content": content}] for content in (parts, image))
+    one, other = llm.chat([good, bad], GREEDY, use_tqdm=False)
+    assert one.prompt == "<|bos|><|user|>Hi\nyou<|eos|><|assistant|>"
+    assert reason(other).startswith("a part of type 'image_url' in a message's content is not")
+    with pytest.raises(InputError, match="a part of type 'image_url'"):
+        llm.chat(bad, GREEDY, use_tqdm=False)
+
+
+def test_the_prefix_cache_can_be_reset(folder: str) -> None:
+    llm = load(folder)
+    prompt = list(range(40))
+    assert llm.generate([prompt], GREEDY, **quiet)[0].num_cached_tokens == 0
+    (again,) = llm.generate([prompt], GREEDY, **quiet)
+    assert again.num_cached_tokens
+    assert again.lora_request is None
+    assert llm.reset_prefix_cache()
+    assert llm.generate([prompt], GREEDY, **quiet)[0].num_cached_tokens == 0
+    llm.llm_engine.add_request("r", prompt, GREEDY)
+    llm.llm_engine.step()
+    assert not llm.reset_prefix_cache()
+    llm.llm_engine.abort_request("r")
 
 
 def test_a_checkpoint_without_tokenizer_serves_token_ids(tmp_path: Path) -> None:
@@ -303,21 +384,78 @@ def test_the_progress_bar_tells_tokens_per_second(capsys: pytest.CaptureFixture[
     assert "2/2" in stream.getvalue()
 
 
-def test_an_interrupted_call_leaves_nothing_behind_and_the_engine_says_so() -> None:
-    def interrupted(request: Any, count: int) -> int:
-        if count == 3:
-            raise KeyboardInterrupt
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_ctrl_c_ends_the_call_and_the_next_one_works(is_async: bool) -> None:
+    presses = iter([3])
+
+    def script(request: Any, count: int) -> int:
+        if count == 3 and next(presses, None):
+            os.kill(os.getpid(), signal.SIGINT)
         return 65
 
-    llm = LLM.from_engine(scripted_engine(interrupted))
+    handler = signal.getsignal(signal.SIGINT)
+    llm = LLM.from_engine(scripted_engine(script, is_async=is_async))
     with pytest.raises(KeyboardInterrupt):
+        llm.generate([[1], [2]], **quiet)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert llm.llm_engine.num_unfinished_requests == 0
+    assert llm.llm_engine.core.scheduler.num_unfinished_requests == 0
+    assert [len(each) for each in tokens(llm.generate([[1], [2]], **quiet))] == [16, 16]
+    llm.llm_engine.core.scheduler.kv_cache_manager.check_integrity([])
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_ctrl_c_leaves_a_real_model_in_step_with_its_scheduler(
+    folder: str, llm: LLM, is_async: bool
+) -> None:
+    interrupted = load(folder, async_scheduling=is_async)
+    runner = interrupted.llm_engine.core.executor.runner  # type: ignore[attr-defined]
+    execute, presses = runner.execute_model, iter([False, False, True])
+
+    def execute_and_press(output: Any) -> None:
+        execute(output)
+        if next(presses, False):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    runner.execute_model = execute_and_press
+    prompts = [list(range(i, i + 20)) for i in range(5)]
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.generate(prompts, GREEDY.clone(max_tokens=40), **quiet)
+    assert tokens(interrupted.generate(prompts, GREEDY, **quiet)) == tokens(
+        llm.generate(prompts, GREEDY, **quiet)
+    )
+    runner.input_batch.check_integrity()
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    def script(request: Any, count: int) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("not reached")
+
+    llm = LLM.from_engine(scripted_engine(script))
+    with pytest.raises(KeyboardInterrupt):
+        llm.generate([[1]], **quiet)
+    with pytest.raises(EngineDeadError, match=r"a step broke off, KeyboardInterrupt\)"):
+        llm.generate([[1]], **quiet)
+
+
+def test_an_engine_whose_step_broke_off_says_so() -> None:
+    def broken(request: Any, count: int) -> int:
+        if count == 3:
+            raise RuntimeError("no device\nand more")
+        return 65
+
+    llm = LLM.from_engine(scripted_engine(broken))
+    with pytest.raises(RuntimeError, match="no device") as first:
         llm.generate([[1], [2]], **quiet)
     assert llm.llm_engine.num_unfinished_requests == 0
     assert llm.llm_engine.core.scheduler.num_unfinished_requests == 0
-    message = r"cannot go on \(a step broke off, KeyboardInterrupt\): make a new one"
-    with pytest.raises(InputError, match=message):
+    message = r"cannot go on \(a step broke off, RuntimeError: no device\): make a new one"
+    with pytest.raises(EngineDeadError, match=message) as caught:
         llm.generate([[1]], **quiet)
-    with pytest.raises(InputError, match=message):
+    assert caught.value.__cause__ is first.value
+    with pytest.raises(EngineDeadError, match=message):
         llm.llm_engine.step()
 
 
@@ -325,7 +463,7 @@ def test_an_engine_can_be_shut_down(folder: str) -> None:
     llm = load(folder, async_scheduling=True)
     assert len(llm.generate([[1]], GREEDY, **quiet)) == 1
     llm.llm_engine.shutdown()
-    with pytest.raises(InputError, match=r"cannot go on \(it was shut down\)"):
+    with pytest.raises(EngineDeadError, match=r"cannot go on \(it was shut down\)"):
         llm.generate([[1]], GREEDY, **quiet)
 
 

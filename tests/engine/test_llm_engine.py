@@ -1,14 +1,21 @@
 """The engine step by step: streaming, ends, n answers, aborts and failures, around a script."""
 
+import json
 from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from engine.errors import InputError
+from engine.config import EngineConfig
+from engine.errors import InputError, ModelLoadError
 from engine.llm_engine import LLMEngine
+from engine.logprobs import TokenLogprobs
 from engine.outputs import CompletionOutput, RequestOutput
+from tests.engine.checkpoints import make_checkpoint
 from tests.engine.scripted_core import EOS, by_prompt, scripted_engine, spell
 from workbench.outputs import NewRequestData
+from workbench.request import Request
 from workbench.sampling_params import RequestOutputKind, SamplingParams
 
 FINAL = RequestOutputKind.FINAL_ONLY
@@ -275,6 +282,88 @@ def test_a_request_that_cannot_be_served_is_refused_and_leaves_nothing() -> None
     with pytest.raises(InputError, match="request_id='same' is in use"):
         engine.add_request("same", "p", SamplingParams())
     assert len(drain(engine)) > 0
+
+
+def test_a_priority_is_a_whole_number() -> None:
+    engine = scripted_engine(spell("a"), policy="priority")
+    with pytest.raises(InputError, match="priority='x' must be a whole number"):
+        engine.add_request("r", "p", priority="x")  # type: ignore[arg-type]
+    assert not engine.has_unfinished_requests()
+
+
+def test_a_request_that_the_core_fails_to_add_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = scripted_engine(spell("ab"))
+    add, core = engine.core.add_request, engine.core
+
+    def fail_at_the_second(request: Request) -> bool:
+        if request.request_id == "1_ask":
+            raise RuntimeError("no room")
+        return add(request)
+
+    monkeypatch.setattr(core, "add_request", fail_at_the_second)
+    params = SamplingParams(n=2, output_kind=FINAL)
+    with pytest.raises(RuntimeError, match="no room"):
+        engine.add_request("ask", "p", params)
+    assert engine.num_unfinished_requests == 0
+    assert engine.core.scheduler.num_unfinished_requests == 0
+    monkeypatch.undo()
+    engine.add_request("ask", "p", params)
+    (output,) = drain(engine)
+    assert [each.text for each in output.outputs] == ["ab", "ab"]
+
+
+def test_an_id_that_another_requests_answer_has_is_refused() -> None:
+    engine = scripted_engine(spell("ab"))
+    engine.add_request("1_ask", "p", SamplingParams(output_kind=FINAL))
+    with pytest.raises(InputError, match="request_id='ask' is in use"):
+        engine.add_request("ask", "p", SamplingParams(n=2))
+    (output,) = drain(engine)
+    assert output.outputs[0].text == "ab"
+
+
+def test_the_prompt_of_a_request_with_nan_has_no_log_probabilities() -> None:
+    engine = scripted_engine(spell("ab"))
+    executor: Any = engine.core.executor
+    sample = executor.sample_tokens
+
+    def sample_nan(grammar_output: Any) -> Any:
+        pending = sample(grammar_output)
+        nan = TokenLogprobs([114, 0], [float("nan")] * 2, 0)
+        for told in pending.result().prompt_logprobs.values():
+            told.tokens[0] = nan
+        return pending
+
+    executor.sample_tokens = sample_nan
+    engine.add_request("r", "prompt", SamplingParams(prompt_logprobs=1, output_kind=FINAL))
+    (output,) = drain(engine)
+    assert output.prompt_logprobs is not None
+    assert output.prompt_logprobs[:2] == [None, None]
+    assert output.prompt_logprobs[2] is not None
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ({"num_attention_heads": 7}, "not a multiple of the number of attention heads"),
+        ({"rope_parameters": "x"}, "rope_parameters"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": "x"}}, "does not describe"),
+        ({"vocab_size": "x"}, "'vocab_size' expected int"),
+    ],
+)
+def test_a_broken_config_is_not_blamed_on_the_tokenizer(
+    tmp_path: Path, broken: str | dict[str, Any], message: str
+) -> None:
+    make_checkpoint(tmp_path)
+    config = tmp_path / "config.json"
+    if isinstance(broken, dict):
+        broken = json.dumps(json.loads(config.read_text()) | broken)
+    config.write_text(broken)
+    with pytest.raises(ModelLoadError, match=message) as caught:
+        LLMEngine.from_config(EngineConfig(model=str(tmp_path), device="cpu"))
+    assert "tokenizer" not in str(caught.value)
 
 
 def test_metrics_follow_the_clock_of_the_core() -> None:

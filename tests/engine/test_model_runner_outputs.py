@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from engine.build import EngineParts, Policies
+from engine.prompt_logprobs import gather_in_parts
 from tests.engine.harness import generate, make_engine, make_request, run_requests
 from tests.engine.tiny import NUM_TOKENS, tiny
 from workbench.request import RequestStatus
@@ -98,6 +99,26 @@ def test_prompt_logprobs_cover_the_prompt(budget: int, pipelined: bool) -> None:
     assert [entry.token_ids[0] for entry in answers] == model.answers[7][:4]
     assert all(entry.rank == 1 and len(entry.logprobs) == 3 for entry in answers)
     assert not any("plain" in o.logprobs or "plain" in o.prompt_logprobs for o in run.model_outputs)
+
+
+def test_prompt_logprobs_need_the_logits_of_a_few_positions_at_a_time() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, hidden = (torch.randn(n, 8, generator=generator) for n in (50, 23))
+    next_ids = torch.arange(23)
+    sizes = []
+
+    def compute_logits(rows: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(rows))
+        return rows @ weight.T
+
+    parts = gather_in_parts(compute_logits, hidden, next_ids, 3, most_positions=10)
+    assert sizes == [10, 10, 3]
+    whole = gather_in_parts(compute_logits, hidden, next_ids, 3)
+    assert sizes[3:] == [23]
+    assert parts.token_ids.equal(whole.token_ids)
+    torch.testing.assert_close(parts.logprobs, whole.logprobs)
+    assert parts.ranks.equal(whole.ranks)
+    assert list(parts.by_row) == list(whole.by_row) == list(range(23))
 
 
 def test_a_request_thrown_out_in_its_own_step_finds_no_block_it_never_computed() -> None:

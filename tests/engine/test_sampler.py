@@ -35,7 +35,8 @@ def sample(
     logprobs = None if output.logprobs is None else output.logprobs.to_host()
     if DEVICE == "cuda":
         torch.cuda.synchronize()
-    return SamplerOutput(output.token_ids.cpu(), output.is_valid.cpu(), logprobs)
+    is_empty = None if output.is_empty is None else output.is_empty.cpu()
+    return SamplerOutput(output.token_ids.cpu(), output.is_valid.cpu(), logprobs, is_empty)
 
 
 def draw_often(logits: np.ndarray, params: SamplingParams, times: int) -> np.ndarray:
@@ -186,7 +187,14 @@ def test_nothing_left_to_choose_is_not_valid(temperature: float) -> None:
     params = SamplingParams(
         temperature=temperature, allowed_token_ids=[4], bad_words_token_ids=[[4]]
     )
-    assert sample([SPREAD, SPREAD], [params, SamplingParams()]).is_valid.tolist() == [False, True]
+    nan = np.full(VOCAB, np.nan)
+    biased = SamplingParams(temperature=temperature, logit_bias={1: 1.0})
+    output = sample([SPREAD, SPREAD, nan], [params, SamplingParams(), biased])
+    assert output.is_valid.tolist() == [False, True, False]
+    assert output.is_empty is not None
+    assert output.is_empty.tolist() == [True, False, False]
+    fine = sample([SPREAD], [biased])
+    assert fine.is_empty is None or not fine.is_empty.any()
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

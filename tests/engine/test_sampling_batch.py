@@ -1,10 +1,8 @@
 """The sampling batch: what its edits do against plain Python, for any history of the slots."""
 
 from functools import partial
-from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +10,6 @@ from hypothesis import strategies as st
 from engine import penalties
 from engine.sampling_batch import SamplingBatch
 from tests.engine.plain_sampling import edited
-from workbench.errors import ConfigError
 from workbench.sampling_params import SamplingParams
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -191,10 +188,3 @@ def test_penalties_of_places_and_of_rows_are_the_same() -> None:
     penalties._penalize_places(places, rows, repeated, counts, strengths)
     penalties._penalize_rows(whole, rows, repeated, counts, strengths)
     assert torch.equal(places, whole)
-
-
-def test_a_bad_word_of_too_many_tokens_is_refused() -> None:
-    batch = SamplingBatch(1, VOCAB, DEVICE)
-    params: Any = SamplingParams(bad_words_token_ids=[[1] * 65])
-    with pytest.raises(ConfigError, match="65 tokens, and at most 64"):
-        batch.add(0, "r", params, [])

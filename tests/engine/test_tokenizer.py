@@ -1,12 +1,19 @@
 """Tokenizers from disk, chat templates, and what is said where they are missing."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.errors import InputError, ModelLoadError
-from engine.tokenizer import apply_chat_template, encode_bad_words, has_tokenizer, load_tokenizer
+from engine.tokenizer import (
+    apply_chat_template,
+    encode_bad_words,
+    flatten_content,
+    has_tokenizer,
+    load_tokenizer,
+)
 from tests.engine.checkpoints import make_tokenizer
 
 
@@ -33,6 +40,22 @@ def test_a_broken_tokenizer_is_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="cannot be read") as caught:
         load_tokenizer(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_content_in_parts_becomes_text() -> None:
+    parts = [{"type": "text", "text": "Hi"}, "you"]
+    messages: list[Any] = [{"role": "user", "content": parts}, {"role": "tool", "content": None}]
+    flat = flatten_content(messages)
+    assert flat == [{"role": "user", "content": "Hi\nyou"}, {"role": "tool", "content": None}]
+    for part, named in (
+        ({"type": "image_url"}, "of type 'image_url'"),
+        ({"type": "text"}, "{'type': 'text'}"),
+        (5, "5"),
+    ):
+        with pytest.raises(InputError, match=f"a part {re.escape(named)} in a message's content"):
+            flatten_content([{"role": "user", "content": [part]}])
+    with pytest.raises(InputError, match="messages='hi' must be a list of dicts"):
+        flatten_content("hi")  # type: ignore[arg-type]
 
 
 def test_a_conversation_becomes_a_prompt(tokenizer: Any) -> None:

@@ -112,6 +112,22 @@ def test_values_take_one_form_whatever_they_come_in() -> None:
     assert nothing == SamplingParams()
 
 
+def test_a_clone_is_a_copy_with_changes() -> None:
+    params = SamplingParams(temperature=0.5, stop=["x"])
+    assert params.clone() == params
+    changed = params.clone(max_tokens=5)
+    assert (changed.max_tokens, changed.temperature, params.max_tokens) == (5, 0.5, 16)
+    with pytest.raises(ConfigError, match="max_tokens=0 must be"):
+        params.clone(max_tokens=0)
+    with pytest.raises(ConfigError, match="no field max_token: did you mean max_tokens"):
+        params.clone(max_token=5)
+
+
+def test_a_wrong_value_is_a_value_error_as_in_vllm() -> None:
+    with pytest.raises(ValueError, match="top_p=2"):
+        SamplingParams(top_p=2)
+
+
 def test_numpy_numbers_are_numbers() -> None:
     params = SamplingParams(
         temperature=np.float32(0.5), top_k=np.int64(4), stop_token_ids=np.array([1, 2])
