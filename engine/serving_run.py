@@ -14,12 +14,14 @@ import numpy as np
 
 from engine.build import EngineParts
 from engine.clock import WallClock
+from engine.core_recorder import RecordedCore
 from engine.step_recorder import StepRecorder
 from engine.warm_up import warm_up
 from engine.workload_tokens import WorkloadTokens
 from workbench.kv_cache.block_hash import TokenBlockHashes
 from workbench.metrics import RequestRecord, RunResult, StepLog
 from workbench.outputs import EngineCoreOutputs
+from workbench.recording import RecordingWriter
 from workbench.request import Request
 from workbench.sampling_params import SamplingParams
 from workbench.workload.base import Workload, WorkloadRequest
@@ -34,11 +36,20 @@ class ServingRun:
         parts: The engine.
         workload: The requests.
         seed: Of the prompts' tokens.
+        recording: Where everything that the engine is asked and decides is written down, so that
+            the run can be replayed; None: nowhere.
     """
 
-    def __init__(self, parts: EngineParts, workload: Workload, seed: int = 0) -> None:
+    def __init__(
+        self,
+        parts: EngineParts,
+        workload: Workload,
+        seed: int = 0,
+        recording: RecordingWriter | None = None,
+    ) -> None:
         self._parts = parts
         self._core = parts.core
+        self._recording = recording
         self._workload = workload
         self._tokens = WorkloadTokens(parts.model.vocab_size, seed)
         self._steps = StepLog()
@@ -62,13 +73,23 @@ class ServingRun:
         self._expect(self._workload.initial())
         self._core.clock = clock = WallClock()
         self._core.executor = StepRecorder(self._parts.executor, clock, self._steps)
+        recorded = None
+        if self._recording is not None:
+            self._core = recorded = RecordedCore(self._core, self._recording)
         try:
             self._serve(clock, progress or _untold)
         finally:
             self._parts.executor.shutdown()
         duration = clock()
         self._records.sort(key=lambda record: (record.arrival_s, record.request_id))
-        return RunResult(self._records, self._steps, duration, self._counters(), self._ignored)
+        return RunResult(
+            self._records,
+            self._steps,
+            duration,
+            self._counters(),
+            self._ignored,
+            None if recorded is None else recorded.close(),
+        )
 
     def _serve(self, clock: WallClock, progress: Progress) -> None:
         core = self._core
@@ -131,12 +152,9 @@ class ServingRun:
 
     def _finish(self, request: Request, now: float) -> None:
         item = self._items.pop(request)
-        detail = None
+        detail = self._core.scheduler.why_ended(request)
         if request.finish_reason == "ignored":
-            detail = self._core.scheduler.why_ignored(request)
             self._ignored.append(str(detail))
-        elif request.finish_reason == "error":
-            detail = str(request.stop_reason)
         # A step in flight when a request ends may still give it tokens.
         answer = request.output_token_ids[: request.num_output_tokens]
         self._tokens.learn(item, request.prompt_token_ids or (), answer)

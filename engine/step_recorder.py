@@ -79,3 +79,5 @@ class StepRecorder:
                 len(output.preempted_req_ids),
                 output.num_used_blocks,
             )
+        else:
+            self._steps.note_preemptions(0, len(output.preempted_req_ids))

@@ -67,6 +67,23 @@ class SyntheticSteps:
         ]
         return output
 
+    def renew(self, rows: Sequence[Row]) -> SchedulerOutput:
+        """A step in which the last rows are gone, these are new, and all others decode on.
+
+        Args:
+            rows: As many as the last ones that are gone.
+        """
+        kept, gone = self._live[: -len(rows)], self._live[-len(rows) :]
+        new = [self._request(row) for row in rows]
+        self._live = kept + new
+        tokens = {request: row.query_len for request, row in zip(new, rows, strict=True)}
+        output = self._output(BatchRows(self._live, tokens), len(kept) + sum(tokens.values()))
+        output.finished_req_ids = [request.request_id for request in gone]
+        output.scheduled_new_reqs = [
+            self._new(request, row) for request, row in zip(new, rows, strict=True)
+        ]
+        return output
+
     def repeat(self) -> SchedulerOutput:
         """A step in which every row decodes one token more."""
         return self._output(BatchRows(self._live, {}), len(self._live))

@@ -43,7 +43,11 @@ class Timeline:
 
 
 def time_decode(
-    runner: ModelRunner, steps: SyntheticSteps, rows: Iterable[Row], num_steps: int
+    runner: ModelRunner,
+    steps: SyntheticSteps,
+    rows: Iterable[Row],
+    num_steps: int,
+    is_pipelined: bool = True,
 ) -> StepTime:
     """Time steps in which all rows decode.
 
@@ -52,25 +56,39 @@ def time_decode(
         steps: Makes the steps; its room must hold 2 * num_steps + 4 tokens.
         rows: The batch before the first of them.
         num_steps: Timed steps of each kind.
+        is_pipelined: Whether steps with the next one behind them are timed as well; if not, their
+            time is said to be that of steps alone.
     """
     _one(runner, steps.join(list(rows)))
     for _ in range(2):
         _one(runner, steps.repeat())
     alone = [_one(runner, steps.repeat()) for _ in range(num_steps)]
-    pipelined = _pipelined(runner, steps, num_steps)
+    total = median(total for total, _ in alone)
+    pipelined = _pipelined(runner, steps, num_steps) if is_pipelined else total
     _one(runner, steps.leave())
-    return StepTime(
-        median(total for total, _ in alone), median(host for _, host in alone), pipelined
-    )
+    return StepTime(total, median(host for _, host in alone), pipelined)
 
 
 def time_shape(
-    runner: ModelRunner, steps: SyntheticSteps, rows: Iterable[Row], repeats: int
+    runner: ModelRunner,
+    steps: SyntheticSteps,
+    decodes: Iterable[Row],
+    chunks: Iterable[Row],
+    repeats: int,
 ) -> StepTime:
-    """Time one step of any shape; every repeat has new requests of that shape."""
-    rows = list(rows)
-    _one(runner, steps.join(rows))
-    alone = [_one(runner, steps.join(rows)) for _ in range(repeats)]
+    """Time one step of any shape.
+
+    Args:
+        runner: The model.
+        steps: Makes the steps; its room must hold repeats + 1 tokens.
+        decodes: Rows that stay and decode on.
+        chunks: Rows of several tokens, at least one; every repeat has new ones, as a prompt chunk
+            comes to a batch that decodes.
+        repeats: Timed steps.
+    """
+    decodes, chunks = list(decodes), list(chunks)
+    _one(runner, steps.join([*decodes, *chunks]))
+    alone = [_one(runner, steps.renew(chunks)) for _ in range(repeats)]
     _one(runner, steps.leave())
     total = median(seconds for seconds, _ in alone)
     return StepTime(total, median(host for _, host in alone), total)

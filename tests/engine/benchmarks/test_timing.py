@@ -39,7 +39,8 @@ def test_any_shape_is_timed_and_leaves_the_batch_empty() -> None:
     )  # fmt: skip
     steps = SyntheticSteps(32, engine.cache_config.block_size, room=12)
     decode = time_decode(engine.runner, steps, [Row(1, 20)] * 3, num_steps=2)
-    shape = time_shape(engine.runner, steps, [Row(1, 20), Row(30, 16, samples=False)], repeats=1)
+    chunk = Row(30, 16, samples=False)
+    shape = time_shape(engine.runner, steps, [Row(1, 20)], [chunk], repeats=2)
     for took in (decode, shape):
         assert 0.0 < took.host_s <= took.alone_s
         assert took.pipelined_s > 0.0

@@ -1,0 +1,78 @@
+"""Reads a recording, and says in one line what is wrong with a file that is none."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from workbench.config import CacheConfig, SchedulerConfig
+from workbench.errors import ConfigError
+from workbench.recording.events import (
+    FORMAT,
+    AbortEvent,
+    EndEvent,
+    Event,
+    RecordedSettings,
+    Recording,
+    RequestEvent,
+    ScheduleEvent,
+    UpdateEvent,
+)
+
+
+def read_recording(path: Path) -> Recording:
+    """Read a recording.
+
+    Raises:
+        ConfigError: It is missing, cut off, of another format or no recording.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            settings = _settings(path, file.readline())
+            events = list(_events(file))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist: record a run first") from None
+    except (EOFError, zlib.error) as error:
+        raise ConfigError(f"{path} is cut off ({error}): copy it again") from None
+    except ConfigError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is no recording ({type(error).__name__}: {error})") from None
+    if not events or not isinstance(events[-1], EndEvent):
+        raise ConfigError(f"{path} has no end: the run that wrote it was broken off")
+    steps = [event.step for event in events if isinstance(event, ScheduleEvent)]
+    if steps != list(range(len(steps))):
+        raise ConfigError(f"{path} does not begin with the first step: record a fresh engine")
+    return Recording(settings, events)
+
+
+def _settings(path: Path, line: str) -> RecordedSettings:
+    header = json.loads(line)
+    if (found := header.pop("format", None)) != FORMAT:
+        raise ConfigError(f"{path} has the format {found!r}, and {FORMAT!r} is what is read here")
+    header["scheduler"] = SchedulerConfig(**header["scheduler"])
+    header["cache"] = CacheConfig(**header["cache"])
+    return RecordedSettings(**header)
+
+
+def _events(lines: Iterable[str]) -> Iterator[Event]:
+    for line in lines:
+        values = json.loads(line)
+        now, kind = values["now"], values["event"]
+        if kind == "request":
+            yield RequestEvent(now, values)
+        elif kind == "abort":
+            yield AbortEvent(now, values["request_ids"])
+        elif kind == "schedule":
+            made = values["decisions"]
+            uses_device = bool(
+                made["total_num_scheduled_tokens"] or made["shape"]["num_swap_blocks"]
+            )
+            yield ScheduleEvent(now, made["step"], uses_device, line.rstrip("\n"))
+        elif kind == "update":
+            yield UpdateEvent(now, values["step"], values)
+        elif kind == "end":
+            yield EndEvent(now, values["has_work"])
+        else:
+            raise ValueError(f"there is no event {kind!r}")
