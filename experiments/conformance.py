@@ -8,7 +8,6 @@ decisions, level 2 also free-block counts and queue orders, level 3 also physica
 """
 
 import argparse
-import json
 import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.fake_model import FakeModel, output_token, prompt_tokens
+from experiments.scenario import not_whole, read_scenario
 from workbench.config import CacheConfig, SchedulerConfig
 from workbench.errors import WorkbenchError
 from workbench.kv_cache.block_hash import TokenBlockHashes
@@ -24,7 +24,6 @@ from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput, SchedulerOut
 from workbench.request import Request
 from workbench.scheduler.scheduler import Scheduler
 
-FORMAT = "sched-oracle/1"
 FIELDS = {
     1: (
         "scheduled",
@@ -217,12 +216,7 @@ def cache_config(config: dict[str, Any]) -> CacheConfig:
 
 def level_reached(path: Path) -> tuple[int, Difference | None]:
     """(highest level at which the replay equals the recording, first difference above it)."""
-    try:
-        scenario = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise WorkbenchError(f"{path}: not a readable JSON file ({error})") from error
-    if not isinstance(scenario, dict) or scenario.get("format") != FORMAT:
-        raise WorkbenchError(f"{path}: format must be {FORMAT!r}")
+    scenario = read_scenario(path)
     first: dict[int, Difference] = {}
     try:
         for difference in Replay(scenario).differences():
@@ -230,12 +224,16 @@ def level_reached(path: Path) -> tuple[int, Difference | None]:
             if difference.level == 1:
                 break
     except (KeyError, TypeError, IndexError) as error:
-        kind = type(error).__name__
-        raise WorkbenchError(
-            f"{path}: not a whole {FORMAT} scenario ({kind}: {error}); record it again"
-        ) from error
+        raise not_whole(path, error) from error
     lowest = min(first, default=4)
     return lowest - 1, first.get(lowest)
+
+
+def scenario_files(path: Path) -> list[tuple[str, Path]]:
+    """(name to be shown, file) of a file, or of every scenario in a folder and those below it."""
+    if not path.is_dir():
+        return [(path.name, path)]
+    return [(str(file.relative_to(path)), file) for file in sorted(path.rglob("*.json"))]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -244,20 +242,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or folders")
     parser.add_argument("--level", type=int, default=2, choices=(1, 2, 3), help="default: 2")
     args = parser.parse_args(argv)
-    files = [f for p in args.paths for f in (sorted(p.glob("*.json")) if p.is_dir() else [p])]
+    files = [named for path in args.paths for named in scenario_files(path)]
     if not files:
         print(f"no *.json file in {args.paths[0]}: name scenario files", file=sys.stderr)
         return 2
     short = 0
-    for file in files:
+    for name, file in files:
         try:
             level, difference = level_reached(file)
         except WorkbenchError as error:
-            print(f"{file.name}: error: {error}")
+            print(f"{name}: error: {error}")
             short += 1
             continue
         note = f"; {difference}" if difference is not None else ""
-        print(f"{file.name}: level {level}{note}")
+        print(f"{name}: level {level}{note}")
         short += level < args.level
     print(f"{len(files) - short} of {len(files)} at level {args.level} or above")
     return 1 if short else 0

@@ -1,9 +1,16 @@
-"""The shape of one step: what a cost model needs to know to price it, and nothing else.
+"""The shape of one step: what a cost model needs to know to price it, and steps that were timed.
 
-It does not know which requests run, nor what a token costs.
+It does not know which requests run, nor what a token costs. Timed steps travel as a CSV, one line
+a step: an engine writes it, a fit reads it.
 """
 
+import csv
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from workbench.errors import ConfigError
 
 
 @dataclass(slots=True)
@@ -17,6 +24,8 @@ class StepShape:
             prompt chunks and verifications of draft tokens.
         num_samples: Rows of logits computed (language-model head and sampler).
         num_swap_blocks: KV blocks copied between device and host before the step.
+        longest_decode: KV tokens read by the longest of the decode rows; 0: not told, and they are
+            taken to be equal.
     """
 
     num_decodes: int = 0
@@ -24,6 +33,7 @@ class StepShape:
     prefills: list[tuple[int, int]] = field(default_factory=list)
     num_samples: int = 0
     num_swap_blocks: int = 0
+    longest_decode: int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -37,3 +47,95 @@ class StepShape:
     def num_requests(self) -> int:
         """Rows of the batch."""
         return self.num_decodes + len(self.prefills)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredStep:
+    """A step and how long it took.
+
+    Attributes:
+        shape: The step.
+        seconds: From the end of the step before to its own end, as whoever serves sees it.
+        host_s: The part of `seconds` in which the device waited for the host: scheduling, inputs,
+            outputs. 0 where it was not told apart.
+        source: Where it was measured; steps of one source shared the machine's mood.
+    """
+
+    shape: StepShape
+    seconds: float
+    host_s: float = 0.0
+    source: str = ""
+
+
+STEP_COLUMNS = (
+    "num_decodes",
+    "decode_context",
+    "prefills",
+    "num_samples",
+    "num_swap_blocks",
+    "seconds",
+    "host_s",
+    "source",
+)
+OPTIONAL_COLUMNS = {"num_swap_blocks": "0", "host_s": "0", "source": ""}
+
+
+def step_row(step: MeasuredStep) -> list[str]:
+    """The fields of `STEP_COLUMNS`; prompt chunks are written as "query@context query@context"."""
+    shape = step.shape
+    chunks = " ".join(f"{query}@{context}" for query, context in shape.prefills)
+    counts = (shape.num_samples, shape.num_swap_blocks)
+    times = (f"{step.seconds:.9g}", f"{step.host_s:.9g}")
+    head = (str(shape.num_decodes), str(shape.decode_context), chunks)
+    return [*head, *map(str, counts), *times, step.source]
+
+
+def write_steps(path: Path, steps: Iterable[MeasuredStep]) -> None:
+    """Write a CSV with a header."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(STEP_COLUMNS)
+        writer.writerows(step_row(step) for step in steps)
+
+
+def read_steps(path: Path) -> list[MeasuredStep]:
+    """Read such a CSV.
+
+    Raises:
+        ConfigError: It is missing, lacks a column, or a line of it is no step.
+    """
+    if not path.is_file():
+        raise ConfigError(f"measured steps {path} do not exist: give a CSV, a line a step")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        columns = reader.fieldnames or ()
+        missing = [n for n in STEP_COLUMNS if n not in columns and n not in OPTIONAL_COLUMNS]
+        if missing:
+            raise ConfigError(f"measured steps {path} lack the column {missing[0]}")
+        return list(_steps(path, reader))
+
+
+def _steps(path: Path, reader: Iterable[dict[str, str]]) -> Iterator[MeasuredStep]:
+    for line, row in enumerate(reader, start=2):
+        try:
+            step = _step(OPTIONAL_COLUMNS | row)
+        except (ValueError, TypeError, AttributeError):
+            raise ConfigError(f"measured steps {path}, line {line}: {row} is no step") from None
+        if not (0.0 < step.seconds < math.inf and 0.0 <= step.host_s <= step.seconds):
+            raise ConfigError(
+                f"measured steps {path}, line {line}: seconds={step.seconds:g} must be above 0 and"
+                f" finite, and host_s={step.host_s:g} a part of them"
+            )
+        yield step
+
+
+def _step(row: dict[str, str]) -> MeasuredStep:
+    chunks = [chunk.split("@") for chunk in row["prefills"].split()]
+    shape = StepShape(
+        int(row["num_decodes"]),
+        int(row["decode_context"]),
+        [(int(query), int(context)) for query, context in chunks],
+        int(row["num_samples"]),
+        int(row["num_swap_blocks"]),
+    )
+    return MeasuredStep(shape, float(row["seconds"]), float(row["host_s"]), row["source"])

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from experiments.conformance import FORMAT, level_reached, main
+from experiments.conformance import level_reached, main
+from experiments.scenario import FORMAT
 
 RECORDINGS = Path(__file__).resolve().parents[1] / "conformance"
 FILES = sorted(RECORDINGS.glob("*.json"))
@@ -187,6 +188,80 @@ def test_settings_that_the_scheduler_refuses_are_an_error_in_one_line(
 
     assert main([str(altered(tmp_path, change))]) == 1
     assert "error: max_num_seqs=0 must be at least 1" in capsys.readouterr().out
+
+
+def cut(scenario: dict[str, Any]) -> None:
+    del scenario["steps"][1:]
+
+
+def drop_last_step(scenario: dict[str, Any]) -> None:
+    del scenario["steps"][-1]
+
+
+def drop_all_steps(scenario: dict[str, Any]) -> None:
+    scenario["steps"] = []
+
+
+def drop_a_step(scenario: dict[str, Any]) -> None:
+    del scenario["steps"][1]
+
+
+def add_rule(scenario: dict[str, Any]) -> None:
+    scenario["config"]["encoder_budget"] = 8
+
+
+def change_watermark(scenario: dict[str, Any]) -> None:
+    scenario["config"]["watermark_blocks"] += 1
+
+
+def change_arrived(scenario: dict[str, Any]) -> None:
+    scenario["steps"][0]["arrived"] = ["nobody"]
+
+
+def change_aborted(scenario: dict[str, Any]) -> None:
+    scenario["steps"][1]["aborted"] = ["r00"]
+
+
+def double_id(scenario: dict[str, Any]) -> None:
+    scenario["requests"].append(scenario["requests"][0])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (cut, "stops with step 0, before"),
+        (drop_last_step, "which is not empty"),
+        (drop_all_steps, "steps is empty"),
+        (drop_a_step, "step 2 stands where step 1 belongs"),
+        (add_rule, "needs a rule that we do not know: config.encoder_budget=8"),
+        (change_watermark, "watermark_blocks="),
+        (change_arrived, "step 0 arrived: the step says ['nobody'], the input ["),
+        (change_aborted, "step 1 aborted: the step says ['r00'], the input []"),
+        (double_id, "two requests have the id"),
+    ],
+)
+def test_a_recording_that_is_not_whole_is_refused_and_not_passed(
+    tmp_path: Path,
+    change: Callable[[dict[str, Any]], None],
+    words: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([str(altered(tmp_path, change)), "--level", "1"]) == 1
+    line, total = capsys.readouterr().out.splitlines()
+    assert line.startswith("altered.json: error: ")
+    assert words in line
+    assert total == "0 of 1 at level 1 or above"
+
+
+def test_folders_are_searched_to_the_bottom(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    (below / "good.json").write_text(SMALL.read_text())
+    assert main([str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["a/b/good.json: level 3", "1 of 1 at level 2 or above"]
 
 
 def test_nothing_to_replay_is_a_mistake_of_the_command(

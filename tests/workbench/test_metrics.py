@@ -266,3 +266,13 @@ def test_records_compare_by_value():
     assert first == two_requests()[0]
     assert first != second
     assert first != "a"
+
+
+def test_a_truncated_answer_is_finished_and_meets_no_objective():
+    cut, whole = (record(n, tokens=(1.0,), finish=1.0, reason="length") for n in "ab")
+    cut.finish_detail = "the answer was cut at 1 of 9 tokens"
+    stopped = record("c", tokens=(1.0,), finish=1.0)
+    stopped.finish_detail = "whatever"
+    summary = summarize([cut, whole, stopped], StepLog(), SLO(ttft_s=5.0))
+    assert [summary[key] for key in ("finished", "length", "truncated")] == [3, 2, 1]
+    assert summary["slo_attainment"] == pytest.approx(2 / 3)

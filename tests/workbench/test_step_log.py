@@ -67,3 +67,16 @@ def test_a_step_takes_the_memory_of_its_numbers() -> None:
 def test_a_column_that_is_not_there_is_named() -> None:
     with pytest.raises(AttributeError, match="StepLog has no 'tokens'; its columns are replica"):
         _ = StepLog().tokens
+
+
+def test_preemptions_without_a_step_go_to_the_next_one_of_the_replica_or_to_its_last() -> None:
+    log = StepLog()
+    for replica in (0, 1, 0):
+        log.append(replica, len(log), 0.5, 1, 1, 0, 1, 0, 2, 3)
+        log.note_preemptions(1, 3)
+    log.note_preemptions(0, 0)
+    assert log.preempted.tolist() == [2, 11, 2]  # 3 came before it, 6 had no step to come
+    log.note_preemptions(0, 5)
+    log.append(1, 9.0, 0.5, 1, 1, 0, 1, 0, 0, 3)
+    assert log.preempted.tolist() == [2, 11, 7, 0]
+    assert len(log) == 4

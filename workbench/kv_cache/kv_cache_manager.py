@@ -115,53 +115,68 @@ class KVCacheManager:
         """Tokens of the longest cached prefix of these keys (a router's question)."""
         return self.pool.num_cached_blocks(keys) * self.block_size
 
-    def allocate_slots(
+    def admit_slots(
         self,
         request: Request,
         num_new_tokens: int,
         hit: PrefixHit | None = None,
         *,
         num_loaded_tokens: int = 0,
-        is_admission: bool = False,
         full_sequence_must_fit: bool = False,
         keep_watermark: bool = False,
     ) -> list[list[int]] | None:
-        """Give a request the blocks for its next tokens.
+        """Give a request that holds no blocks those for its prefix and its first tokens.
+
+        Args:
+            request: A waiting request.
+            num_new_tokens: Tokens about to be computed, drafts included.
+            hit: Prefix to adopt.
+            num_loaded_tokens: Tokens whose KV comes from elsewhere (host memory), after the hit.
+            full_sequence_must_fit: Refuse unless the whole sequence fits the free blocks.
+            keep_watermark: Refuse unless the watermark stays free.
+
+        Returns:
+            The new blocks of each group, or None, with nothing changed, where the free blocks do
+            not suffice.
+        """
+        hit = hit or self._no_hit
+        num_computed = request.num_computed_tokens + hit.num_tokens + num_loaded_tokens
+        num_free = self.pool.num_free_blocks - (self.watermark_blocks if keep_watermark else 0)
+        if full_sequence_must_fit:
+            num_tokens = min(request.num_tokens, self.max_model_len)
+            needed = self._num_blocks_to_allocate(request, num_tokens, hit, num_computed, cap=True)
+            if needed > num_free:
+                return None
+        num_slots = min(num_computed + num_new_tokens, self.max_model_len)
+        if self._num_blocks_to_allocate(request, num_slots, hit, num_computed) > num_free:
+            return None
+        self._start_tables(request, hit, num_computed)
+        new_blocks = self._extend_tables(request, num_slots)
+        if self.enable_caching:
+            self.cache_blocks(request, min(num_computed + num_new_tokens, request.num_tokens))
+        return new_blocks
+
+    def allocate_slots(self, request: Request, num_new_tokens: int) -> list[list[int]] | None:
+        """Give a running request the blocks for its next tokens.
 
         Args:
             request: The request.
             num_new_tokens: Tokens about to be computed, drafts included.
-            hit: Prefix to adopt, at admission.
-            num_loaded_tokens: Tokens whose KV comes from elsewhere (host memory), after the hit.
-            is_admission: The request holds no blocks yet.
-            full_sequence_must_fit: At admission, refuse unless the whole sequence fits the free
-                blocks.
-            keep_watermark: At admission, refuse unless the watermark stays free.
 
         Returns:
             The new blocks of each group, or None, with nothing changed but blocks that had left
             their window, where the free blocks do not suffice.
         """
-        if not is_admission and not self._has_window:
+        if not self._has_window:
             return self._extend_table(request, num_new_tokens)
-        hit = hit or self._no_hit
-        num_computed = request.num_computed_tokens + hit.num_tokens + num_loaded_tokens
-        headroom = self.watermark_blocks if keep_watermark else 0
-        if full_sequence_must_fit:
-            num_tokens = min(request.num_tokens, self.max_model_len)
-            needed = self._num_blocks_to_allocate(request, num_tokens, hit, num_computed, cap=True)
-            if needed + headroom > self.pool.num_free_blocks:
-                return None
-        if not is_admission:
-            processed = max(0, num_computed - request.num_in_flight_tokens)
-            for group in self.groups:
-                group.free_skipped(request, processed)
+        num_computed = request.num_computed_tokens
+        processed = max(0, num_computed - request.num_in_flight_tokens)
+        for group in self.groups:
+            group.free_skipped(request, processed)
         num_slots = min(num_computed + num_new_tokens, self.max_model_len)
-        needed = self._num_blocks_to_allocate(request, num_slots, hit, num_computed)
-        if needed + headroom > self.pool.num_free_blocks:
+        needed = self._num_blocks_to_allocate(request, num_slots, self._no_hit, num_computed)
+        if needed > self.pool.num_free_blocks:
             return None
-        if is_admission:
-            self._start_tables(request, hit, num_computed)
         new_blocks = self._extend_tables(request, num_slots)
         if self.enable_caching:
             self.cache_blocks(request, min(num_computed + num_new_tokens, request.num_tokens))

@@ -2,7 +2,7 @@
 
 from workbench.metrics.columns import RequestColumns
 from workbench.metrics.records import FINISH_REASONS, UNFINISHED, RequestRecord
-from workbench.metrics.run_result import RunResult
+from workbench.metrics.run_result import RunResult, RunStoppedError
 from workbench.metrics.slo import SLO
 from workbench.metrics.step_log import StepLog
 from workbench.metrics.summary import LATENCIES, PERCENTILES, distribution, jain_index, summarize
@@ -16,6 +16,7 @@ __all__ = [
     "RequestColumns",
     "RequestRecord",
     "RunResult",
+    "RunStoppedError",
     "StepLog",
     "distribution",
     "jain_index",

@@ -122,6 +122,12 @@ class RequestColumns:
         return self.has_reason("stop", "length") & ~np.isnan(self.finish_s)
 
     @cached_property
+    def truncated(self) -> NDArray[np.bool_]:
+        """Mask: the limit of the model's length cut the answer short of what was wanted."""
+        told = np.fromiter((d is not None for d in self.finish_detail), np.bool_, len(self))
+        return self.has_reason("length") & told
+
+    @cached_property
     def num_tokens(self) -> Ints:
         """Output tokens with a known time, shape (requests,)."""
         return np.diff(self.token_offsets)

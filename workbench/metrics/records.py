@@ -22,7 +22,8 @@ class RequestRecord:
     before the request did; then ``finish_s`` is None. ``token_times_s`` has shape
     ``(output_tokens,)``, float64, never decreasing: the time at which each output token left.
     ``cached_tokens`` counts prompt tokens served by the prefix cache at the first admission.
-    ``finish_detail`` says why a request was ignored or ended as an error, in words; else None.
+    ``finish_detail`` says in words why a request was ignored, ended as an error or is unfinished,
+    or (with the reason ``length``) had its answer cut by the model's length; else None.
     """
 
     request_id: str

@@ -38,9 +38,10 @@ class SLO:
         """Mask of shape (requests,): completed and within every limit that is set.
 
         A completed request that has no TPOT (one token) meets the TPOT limit: nobody waited
-        between tokens. A request that did not complete meets nothing.
+        between tokens. A request that did not complete meets nothing, nor does one whose answer was
+        cut by the model's length: it did not get what it asked for.
         """
-        good = requests.completed.copy()
+        good = requests.completed & ~requests.truncated
         for limit, values in (
             (self.ttft_s, requests.ttft_s),
             (self.tpot_s, requests.tpot_s),

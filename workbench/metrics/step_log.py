@@ -3,6 +3,7 @@
 Knows the columns and how to add to them fast. Knows no statistics and no file format.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from struct import Struct
 from typing import Any
@@ -33,7 +34,8 @@ class StepLog:
 
     Each of ``COLUMNS`` is an attribute, an array of shape (steps,); times are float64 in seconds,
     counts int64. ``running``, ``waiting`` and ``kv_blocks_used`` are the state during the step;
-    ``preempted`` counts the preemptions decided in it. ``scheduled_tokens`` is all tokens
+    ``preempted`` counts the preemptions decided in it, and those since the step before: a step that
+    only throws requests out computes nothing and has no row. ``scheduled_tokens`` is all tokens
     computed, of which ``prefill_tokens`` belong to prompts (recomputed tokens included) and
     ``decode_tokens`` to answers.
 
@@ -41,7 +43,7 @@ class StepLog:
     array's. New steps are therefore gathered and turned into arrays a chunk at a time.
     """
 
-    __slots__ = ("_chunks", "_durations", "_kv_blocks", "_shared", "_starts")
+    __slots__ = ("_chunks", "_durations", "_kv_blocks", "_preempted", "_shared", "_starts")
 
     def __init__(self) -> None:
         self._chunks: list[dict[str, Column]] = []
@@ -49,6 +51,7 @@ class StepLog:
         self._durations: list[float] = []
         self._kv_blocks: list[int] = []
         self._shared = bytearray()  # rows: number of steps, then SHARED
+        self._preempted: Counter[int] = Counter()  # preemptions without a row yet, by replica
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Column]) -> "StepLog":
@@ -71,6 +74,8 @@ class StepLog:
         kv_blocks_used: int,
     ) -> None:
         """Add one step."""
+        if self._preempted:
+            preempted += self._preempted.pop(replica, 0)
         self._starts.append(start_s)
         self._durations.append(duration_s)
         self._kv_blocks.append(kv_blocks_used)
@@ -86,6 +91,11 @@ class StepLog:
         )
         if len(self._starts) >= STEPS_A_CHUNK:
             self._pack()
+
+    def note_preemptions(self, replica: int, preempted: int) -> None:
+        """Count preemptions of a step that computes nothing: they go to the replica's next row."""
+        if preempted:
+            self._preempted[replica] += preempted
 
     def extend_decodes(
         self,
@@ -143,7 +153,17 @@ class StepLog:
             parts = self._chunks or [{name: _typed(name, ()) for name in COLUMNS}]
             # popped, so that no more than one column is there twice
             self._chunks = [{n: np.concatenate([part.pop(n) for part in parts]) for n in COLUMNS}]
+        if self._preempted:
+            self._count_last_preemptions(self._chunks[0])
         return self._chunks[0]
+
+    def _count_last_preemptions(self, columns: dict[str, Column]) -> None:
+        """Count preemptions that no step followed in their replica's last row."""
+        preempted = columns["preempted"] = columns["preempted"].copy()
+        for replica in list(self._preempted):
+            rows = np.flatnonzero(columns["replica"] == replica)
+            if len(rows):
+                preempted[rows[-1]] += self._preempted.pop(replica)
 
     def _pack(self) -> None:
         """Turn the lists into arrays."""

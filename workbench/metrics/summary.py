@@ -6,7 +6,8 @@ charts are not known here.
 Rules for what is counted:
 
 - ``requests`` = stopped + length + aborted + ignored + error + unfinished, and
-  ``finished`` = stopped + length. Rates of requests count finished ones.
+  ``finished`` = stopped + length. Rates of requests count finished ones. ``truncated`` of those
+  with ``length`` had their answer cut by the model's length: they meet no objective.
 - ``output_tokens`` counts every token that left, also those of requests aborted later.
   ``prompt_tokens`` counts the prompts of requests that gave at least one token, cached part
   included; a refused or still waiting prompt is not throughput.
@@ -126,6 +127,7 @@ def _counts(requests: RequestColumns) -> Summary:
     out: Summary = {"requests": len(requests), "finished": reasons["stop"] + reasons["length"]}
     for key, reason in _REASON_KEYS.items():
         out[key] = reasons[reason]
+    out["truncated"] = int(requests.truncated.sum())
     out["output_tokens"] = int(requests.output_tokens.sum())
     out["prompt_tokens"] = int(requests.prompt_tokens[requests.output_tokens > 0].sum())
     return out

@@ -65,12 +65,11 @@ class AdmissionPass:
         num_tokens, num_drafts = self._num_tokens(request, num_computed, batch, whole_prompts)
         if num_tokens == 0:
             return False
-        blocks = kv_cache_manager.allocate_slots(
+        blocks = kv_cache_manager.admit_slots(
             request,
             num_tokens,
             hit,
             num_loaded_tokens=num_computed - hit.num_tokens,
-            is_admission=True,
             full_sequence_must_fit=state.config.scheduler_reserve_full_isl,
             keep_watermark=bool(state.running),
         )

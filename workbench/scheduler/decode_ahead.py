@@ -6,12 +6,15 @@ decisions, blocks and times are those of the ordinary way, step for step; where 
 happen (a request ends, a block could run short, something may arrive) the ordinary way goes on.
 """
 
+import sys
 from collections.abc import Callable
 from operator import attrgetter
 
+from workbench.errors import CostModelError
 from workbench.scheduler.state import SchedulerState
 from workbench.step_profile import StepShape
 
+MAX_SECONDS = sys.float_info.max
 _ADMISSION_INDEX = attrgetter("admission_index")
 
 
@@ -31,6 +34,7 @@ class DecodeAhead:
         self.starts: list[float] = []
         self.durations: list[float] = []
         self.used_blocks: list[int] = []
+        self._num_used_blocks = 0
 
     def run(self, now: float, horizon: float, step_time: Callable[[StepShape], float]) -> float:
         """Take every step that ends by `horizon` and changes nothing but counts and blocks.
@@ -38,47 +42,61 @@ class DecodeAhead:
         Args:
             now: Seconds; when the first step starts.
             horizon: Seconds; nothing arrives before.
-            step_time: Seconds of a step.
+            step_time: Seconds of a step; where it has none, the ordinary way goes on and says so.
 
-        Returns:
-            When the last step ended; `now` if none was taken.
+        Returns: When the last step ended; `now` if none was taken.
         """
-        cohort = self._state.cohort
-        pool = self._state.kv_cache_manager.pool
+        cohort, durations = self._state.cohort, self._begin()
         size = cohort.size
         shape = StepShape(size, cohort.context_tokens + size, [], size)
         ends: list[float] = []
-        durations: list[float] = []
-        used_blocks: list[int] = []
-        end, num_told = now, 0
-        num_used = pool.num_blocks - pool.num_free_blocks
+        end, last_end = now, min(horizon, MAX_SECONDS)
         num_quiet = cohort.num_quiet_ticks()
         while True:
             if not num_quiet:
-                cohort.run_ticks(len(ends) - num_told)
-                used_blocks += [num_used] * (len(ends) - num_told)
-                num_told = len(ends)
+                self._tell_cohort()
                 if cohort.ends_next():
                     break
-            duration = step_time(shape)
-            if end + duration > horizon:
+            try:
+                duration = step_time(shape)
+            except CostModelError:
+                break  # the ordinary way will ask again
+            if duration < 0.0 or not end + duration <= last_end:
                 break
             if not num_quiet:
                 if not self._renew_due():
                     break
-                num_used = pool.num_blocks - pool.num_free_blocks
+                self._note_used_blocks()
                 num_quiet = 1 + cohort.num_quiet_ticks(after=1)
             num_quiet -= 1
             end += duration
             shape.decode_context += size
             ends.append(end)
             durations.append(duration)
-        cohort.run_ticks(len(ends) - num_told)
-        cohort.add_times(ends)
-        used_blocks += [num_used] * (len(ends) - num_told)
-        self.starts = [now, *ends[:-1]] if ends else []
-        self.durations, self.used_blocks = durations, used_blocks
+        self._close(now, ends)
         return end
+
+    def _begin(self) -> list[float]:
+        """Forget the steps of the call before; the list for the durations of this one."""
+        self.durations, self.used_blocks = [], []
+        self._note_used_blocks()
+        return self.durations
+
+    def _close(self, now: float, ends: list[float]) -> None:
+        self._tell_cohort()
+        self._state.cohort.add_times(ends)
+        self.starts = [now, *ends[:-1]] if ends else []
+
+    def _note_used_blocks(self) -> None:
+        """Look how many blocks the steps from here on use."""
+        pool = self._state.kv_cache_manager.pool
+        self._num_used_blocks = pool.num_blocks - pool.num_free_blocks
+
+    def _tell_cohort(self) -> None:
+        """Let the cohort count the steps that it has not been told of."""
+        num_new = len(self.durations) - len(self.used_blocks)
+        self._state.cohort.run_ticks(num_new)
+        self.used_blocks += [self._num_used_blocks] * num_new
 
     def _renew_due(self) -> bool:
         """Look after the members that are due before the next step; False if blocks run short."""

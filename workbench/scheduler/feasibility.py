@@ -60,6 +60,18 @@ def why_ignored(request: Request, max_model_len: int, cache: KVCacheManager) -> 
     return None
 
 
+def why_truncated(request: Request, max_model_len: int) -> str | None:
+    """Why the answer of a finished request is shorter than wanted, in one line; None if not."""
+    got, wanted = request.num_output_tokens, request.max_tokens
+    if request.finish_reason != "length" or got >= wanted:
+        return None
+    return (
+        f"the answer was cut at {got} of {wanted} tokens: with a prompt of "
+        f"{request.num_prompt_tokens} they exceed max_model_len={max_model_len}: "
+        "raise the limit or ask for fewer tokens"
+    )
+
+
 def why_outgrown(request: Request, cache: KVCacheManager) -> str:
     """Why a request that has run cannot go on, in one line."""
     return (

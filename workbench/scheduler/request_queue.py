@@ -19,7 +19,22 @@ class RequestQueue(ABC):
 
     A request waits in a queue at most once. `peek` and `pop` of an empty queue, and `remove` of a
     request that does not wait, raise LookupError.
+
+    Attributes:
+        counts_service: Whether the queue wants `on_tokens`. A class that defines `on_tokens` and
+            does not say wants it. Telling costs time, and simulated decodes are then taken one by
+            one; say False where `on_tokens` is there and need not be told.
     """
+
+    counts_service = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        names = next(
+            n for n in map(vars, cls.__mro__) if {"counts_service", "on_tokens"} & n.keys()
+        )
+        if "counts_service" not in names:
+            cls.counts_service = True
 
     @abstractmethod
     def add(self, request: Request, now: float) -> None:

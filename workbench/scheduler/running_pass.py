@@ -153,16 +153,12 @@ class RunningPass:
             candidates = [
                 r for r in candidates if r not in batch.rows and not (ticked and r._cohort)
             ]
-        num_candidates = len(candidates)
-        victim = self._victim_policy.select(candidates, request)
-        if (
-            not isinstance(victim, Request)
-            or victim.status is not RequestStatus.RUNNING
-            or victim in batch.admitted
-        ):
+        victim = self._victim_policy.select(candidates.copy(), request)
+        if not any(victim is candidate for candidate in reversed(candidates)):
             raise SchedulerError(
-                f"{type(self._victim_policy).__name__}.select returned {victim!r}: it must return "
-                f"one of the {num_candidates} running requests it was given"
+                f"{type(self._victim_policy).__name__}.select returned {victim!r} for request "
+                f"{request.request_id!r}: it must return one of the {len(candidates)} running "
+                "requests it was given"
             )
         return victim
 

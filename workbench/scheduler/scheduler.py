@@ -20,7 +20,7 @@ from workbench.scheduler.batch_builder import StepBuilder
 from workbench.scheduler.batch_policy import BatchPolicy, UnifiedBatching
 from workbench.scheduler.completion_pass import CompletionPass
 from workbench.scheduler.decode_ahead import DecodeAhead
-from workbench.scheduler.feasibility import check_settings, why_ignored
+from workbench.scheduler.feasibility import check_settings, why_ignored, why_truncated
 from workbench.scheduler.output_pass import OutputPass
 from workbench.scheduler.preemption import LastAdmitted, LowestPriority, VictimPolicy
 from workbench.scheduler.prefill_limits import PrefillLimits
@@ -68,46 +68,33 @@ class Scheduler:
         use_runs: bool = True,
         forget_uncomputed_blocks: bool = False,
     ) -> None:
-        by_priority = config.policy == "priority"
-        # An empty queue is false, and so is an eviction policy that holds no block.
-        if queue is None:
-            queue = PriorityQueue() if by_priority else FCFSQueue()
-        victim_policy = victim_policy or (LowestPriority() if by_priority else LastAdmitted())
+        self.config = config
         self._batch_policy = batch_policy = batch_policy or UnifiedBatching()
         max_model_len = check_settings(config, cache_config, num_blocks, batch_policy)
         depth = max_concurrent_batches or (2 if config.async_scheduling else 1)
-        self.config = config
-        self.kv_cache_manager = KVCacheManager(
-            cache_config,
-            num_blocks,
-            max_model_len,
-            max_in_flight_tokens=depth * config.max_num_batched_tokens,
-            eviction=LRUEviction() if eviction is None else eviction,
-            watermark=config.watermark,
-            # Tokens that are only promised, or guessed, could turn out not to fill a block.
-            caches_late=not config.async_scheduling and not config.num_speculative_tokens,
-            use_runs=use_runs,
+        self.kv_cache_manager = _make_cache(
+            config, cache_config, num_blocks, max_model_len, depth, eviction, use_runs
         )
         self._state = SchedulerState(
             config,
             max_model_len,
             self.kv_cache_manager,
             HostCache(num_host_blocks) if config.preemption_mode == "swap" else None,
-            queue,
+            _default_queue(config) if queue is None else queue,  # an empty queue is false
             use_cohort=use_cohort and _cohort_is_exact(config, batch_policy, depth),
         )
-        victim_policy.bind(self.kv_cache_manager)
-        self._queue_counts_service = type(queue).on_tokens is not RequestQueue.on_tokens
-        self._may_decode_ahead = (
-            batch_policy.repeats_decodes
-            and self._state.use_cohort
-            and depth == 1
-            and not self._queue_counts_service
-        )
-        self._make_passes(victim_policy, forget_uncomputed_blocks)
+        self._may_decode_ahead = depth == 1 and self._decodes_repeat()
+        self._make_passes(victim_policy or _default_victim(config), forget_uncomputed_blocks)
+
+    def _decodes_repeat(self) -> bool:
+        """Whether the policies need not be asked about steps of nothing but decodes."""
+        state = self._state
+        may_skip = self._batch_policy.repeats_decodes and not state.waiting.counts_service
+        return may_skip and state.use_cohort
 
     def _make_passes(self, victim_policy: VictimPolicy, forget_uncomputed_blocks: bool) -> None:
         state = self._state
+        victim_policy.bind(self.kv_cache_manager)
         self._running_pass = RunningPass(state, victim_policy, forget_uncomputed_blocks)
         self._admission_pass = AdmissionPass(state)
         self._completion_pass = CompletionPass(state)
@@ -170,6 +157,14 @@ class Scheduler:
         """Why this request can never run, in one line; None if it can."""
         return why_ignored(request, self.max_model_len, self.kv_cache_manager)
 
+    def why_ended(self, request: Request) -> str | None:
+        """Why a finished request did not get all it wanted, in one line; None if it did."""
+        if request.finish_reason == "ignored":
+            return self.why_ignored(request)
+        if request.finish_reason == "error" and isinstance(request.stop_reason, str):
+            return request.stop_reason
+        return why_truncated(request, self.max_model_len)
+
     def ignore_request(self, request: Request) -> None:
         """End a request that was never added, because it can never run."""
         request.status = RequestStatus.FINISHED_IGNORED
@@ -218,7 +213,7 @@ class Scheduler:
         self._batch_policy.form_batch(
             StepBuilder(batch, now, state, self._running_pass, self._admit, self._batch_policy)
         )
-        if self._queue_counts_service:
+        if state.waiting.counts_service:
             state.report_service(batch.rows, batch.has_cohort, batch.admitted)
         self._completion_pass.run(batch)
         if output.total_num_scheduled_tokens:
@@ -302,6 +297,37 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raise AssertionError where the lists, the blocks and the counts disagree."""
         self._state.check_integrity()
+
+
+def _default_queue(config: SchedulerConfig) -> RequestQueue:
+    return PriorityQueue() if config.policy == "priority" else FCFSQueue()
+
+
+def _default_victim(config: SchedulerConfig) -> VictimPolicy:
+    return LowestPriority() if config.policy == "priority" else LastAdmitted()
+
+
+def _make_cache(
+    config: SchedulerConfig,
+    cache_config: CacheConfig,
+    num_blocks: int,
+    max_model_len: int,
+    depth: int,
+    eviction: EvictionPolicy | None,
+    use_runs: bool,
+) -> KVCacheManager:
+    return KVCacheManager(
+        cache_config,
+        num_blocks,
+        max_model_len,
+        max_in_flight_tokens=depth * config.max_num_batched_tokens,
+        # An eviction policy that holds no block is false.
+        eviction=LRUEviction() if eviction is None else eviction,
+        watermark=config.watermark,
+        # Tokens that are only promised, or guessed, could turn out not to fill a block.
+        caches_late=not config.async_scheduling and not config.num_speculative_tokens,
+        use_runs=use_runs,
+    )
 
 
 def _cohort_is_exact(config: SchedulerConfig, batch_policy: BatchPolicy, depth: int) -> bool:

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from workbench.errors import WorkloadError
 from workbench.workload.block_ids import BlockIdColumn
+from workbench.workload.bounds import check_times
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+TIME_CURE = "count seconds from the start of the run, or let requests come faster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ class OpenLoopWorkload:
     """Requests whose arrival times do not depend on the server; ids are "0", "1", … by arrival."""
 
     def __init__(self, columns: RequestColumns) -> None:
+        check_times("a request arrives at", columns.arrival_times, TIME_CURE)
         backwards = np.flatnonzero(np.diff(columns.arrival_times) < 0)
         if backwards.size:
             row = int(backwards[0])
@@ -159,6 +162,8 @@ class ListWorkload:
     """An open loop over requests that are given one by one, with ids of their own."""
 
     def __init__(self, requests: Sequence[WorkloadRequest]) -> None:
+        arrivals = np.array([request.arrival_time for request in requests], dtype=np.float64)
+        check_times("a request arrives at", arrivals, TIME_CURE)
         for before, after in pairwise(requests):
             if after.arrival_time < before.arrival_time:
                 raise WorkloadError(

@@ -6,7 +6,12 @@ Knows numbers and their limits; knows nothing of files or requests.
 import math
 from numbers import Integral, Real
 
+import numpy as np
+from numpy.typing import NDArray
+
 from workbench.errors import WorkloadError
+
+MAX_TIME_S = 2**32  # neighbouring float64 numbers are 0.95 microseconds apart below it
 
 
 def check_number(
@@ -43,6 +48,17 @@ def check_integer(
         raise WorkloadError(f"{name} is {value!r}, which is not a whole number; give {name} one")
     check_number(name, value, at_least=at_least, at_most=at_most)
     return int(value)
+
+
+def check_times(name: str, times: NDArray[np.float64], cure: str) -> None:
+    """Raise a WorkloadError at a time [s] so late that a latency beside it would be lost."""
+    wrong = ~(np.abs(times) <= MAX_TIME_S)
+    if wrong.any():
+        time = float(times[np.argmax(wrong)])
+        raise WorkloadError(
+            f"{name} {time:g} s is beyond {MAX_TIME_S} s, where times are no longer kept to the "
+            f"microsecond: {cure}"
+        )
 
 
 def check_instance(name: str, value: object, kind: type) -> None:

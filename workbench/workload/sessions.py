@@ -11,8 +11,15 @@ import numpy as np
 
 from workbench.errors import WorkloadError
 from workbench.workload.arrivals import Arrivals
-from workbench.workload.base import FloatArray, IntArray, RequestColumns, WorkloadRequest
+from workbench.workload.base import (
+    TIME_CURE,
+    FloatArray,
+    IntArray,
+    RequestColumns,
+    WorkloadRequest,
+)
 from workbench.workload.block_ids import BlockIdColumn
+from workbench.workload.bounds import check_times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +71,8 @@ class SessionWorkload:
     def __init__(
         self, columns: RequestColumns, turns: IntArray, starts: FloatArray, waits: FloatArray
     ) -> None:
+        check_times("a session starts at", starts, TIME_CURE)
+        check_times("a request waits for", waits, "shorten the think times, or raise rate_scale")
         self._columns = columns
         self._first_rows = np.flatnonzero(turns == 0)
         self._starts = starts

@@ -15,10 +15,12 @@ import numpy as np
 from workbench.errors import WorkloadError
 from workbench.workload.base import OpenLoopWorkload, RequestColumns
 from workbench.workload.block_ids import first_unchained_row
-from workbench.workload.bounds import check_integer, check_number
+from workbench.workload.bounds import check_integer, check_number, check_times
 from workbench.workload.trace_file import TraceTable
 
 FETCH = "fetch it with `python -m experiments.fetch_traces --out DIR` and set traces_dir=DIR"
+FROM_START = "give arrivals in seconds since the start of the trace"
+FASTER = "raise workload.rate_scale"
 
 
 class TraceWorkload(OpenLoopWorkload, ABC):
@@ -49,9 +51,12 @@ class TraceWorkload(OpenLoopWorkload, ABC):
         self.num_skipped = 0
         file = find_trace(path, traces_dir)
         columns, lines = self.read(file)
+        check_times(f"{file}: a request arrives at", columns.arrival_times, FROM_START)
         columns = _in_order(columns, lines, file, sort)
         columns = _window(columns, file, start, duration, max_requests)
-        times = (columns.arrival_times - start) / rate_scale
+        with np.errstate(over="ignore"):
+            times = (columns.arrival_times - start) / rate_scale
+        check_times(f"with rate_scale={rate_scale:g}, a request arrives at", times, FASTER)
         deadlines = columns.deadlines
         if deadlines is not None:
             deadlines = deadlines + (times - columns.arrival_times)

@@ -47,7 +47,7 @@ class TraceTable:
         """A column as finite numbers, each at least `at_least`."""
         values = self.columns[name]
         try:
-            array = np.fromiter(map(float, values), np.float64, len(values))
+            array = np.fromiter(map(_number, values), np.float64, len(values))
         except (TypeError, ValueError, OverflowError):
             row = next(i for i, value in enumerate(values) if not _is_number(value))
             self.fail(row, f"{name} is {values[row]!r}, which is not a number; correct the row")
@@ -86,9 +86,16 @@ class TraceTable:
         return self.integers(name, at_least, MAX_TOKENS)
 
 
+def _number(value: Any) -> float:
+    """The number that a field holds; Python's own 1_000 is no number in a file."""
+    if type(value) is str and "_" in value:
+        raise ValueError(value)
+    return float(value)
+
+
 def _is_number(value: Any) -> bool:
     try:
-        float(value)
+        _number(value)
     except (TypeError, ValueError, OverflowError):
         return False
     return True
@@ -138,6 +145,7 @@ def read_csv(path: Path, needed: Sequence[str], optional: Sequence[str], hint: s
             f"{path} has a header and no request: add a row a request, or name another file"
         )
     names = [name for name in (*needed, *optional) if name in header]
+    _check_once(path, header, names)
     table = TraceTable(path, {}, lines)
     for row, count in enumerate(map(len, rows)):
         if count != len(header):
@@ -171,6 +179,15 @@ def _check_columns(path: Path, found: Iterable[str], needed: Sequence[str], hint
             f"{path} lacks the column {', '.join(missing)}: found {', '.join(names) or 'none'}; "
             f"needed are {', '.join(needed)}; rename the columns or choose another workload reader"
         )
+
+
+def _check_once(path: Path, found: Sequence[str], names: Iterable[str]) -> None:
+    for name in names:
+        if found.count(name) > 1:
+            raise WorkloadError(
+                f"{path} has {found.count(name)} columns {name}, and only one can count: rename or "
+                "remove the others"
+            )
 
 
 def read_jsonl(path: Path, needed: Sequence[str], optional: Sequence[str], hint: str) -> TraceTable:

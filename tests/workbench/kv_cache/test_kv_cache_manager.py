@@ -43,7 +43,7 @@ def compute(manager: KVCacheManager, request: Request, num_tokens: int | None = 
     """Admit a request and compute its prompt in one step."""
     hit = manager.get_computed_blocks(request)
     num_tokens = request.num_tokens if num_tokens is None else num_tokens
-    blocks = manager.allocate_slots(request, num_tokens - hit.num_tokens, hit, is_admission=True)
+    blocks = manager.admit_slots(request, num_tokens - hit.num_tokens, hit)
     assert blocks is not None
     manager.record_lookup(request, hit)
     request._num_computed_tokens = num_tokens
@@ -103,7 +103,7 @@ def test_a_refusal_changes_nothing() -> None:
     line = manager.pool.free_line()
     hit = manager.get_computed_blocks(second)
     assert hit.num_tokens == 8
-    assert manager.allocate_slots(second, 22, hit, is_admission=True) is None
+    assert manager.admit_slots(second, 22, hit) is None
     assert not second.block_ids
     assert manager.pool.free_line() == line
     manager.check_integrity([second])
@@ -117,7 +117,7 @@ def test_blocks_hit_in_the_line_of_free_ones_count_as_needed() -> None:
     # 17 tokens are 5 blocks, two of which are found, but free: 5 are taken from the line.
     second = make_request("b", 17, "xy")
     hit = manager.get_computed_blocks(second)
-    assert manager.allocate_slots(second, 9, hit, is_admission=True) is not None
+    assert manager.admit_slots(second, 9, hit) is not None
     assert manager.num_free_blocks == 0
 
 
@@ -224,21 +224,21 @@ def test_the_watermark_keeps_blocks_free_for_those_that_run() -> None:
     assert manager.watermark_blocks == 4
     request = make_request("a", 64)
     hit = manager.get_computed_blocks(request)
-    arguments: dict[str, Any] = {"hit": hit, "is_admission": True, "keep_watermark": True}
-    assert manager.allocate_slots(request, 61, **arguments) is None
-    assert manager.allocate_slots(request, 60, **arguments) is not None
+    arguments: dict[str, Any] = {"hit": hit, "keep_watermark": True}
+    assert manager.admit_slots(request, 61, **arguments) is None
+    assert manager.admit_slots(request, 60, **arguments) is not None
     manager.free(request)
     arguments["keep_watermark"] = False
-    assert manager.allocate_slots(request, 64, **arguments) is not None
+    assert manager.admit_slots(request, 64, **arguments) is not None
 
 
 def test_a_whole_sequence_may_be_asked_to_fit() -> None:
     manager = make_manager(10)
     request = make_request("a", 41)
     hit = manager.get_computed_blocks(request)
-    arguments: dict[str, Any] = {"hit": hit, "is_admission": True}
-    assert manager.allocate_slots(request, 8, full_sequence_must_fit=True, **arguments) is None
-    assert manager.allocate_slots(request, 8, **arguments) is not None
+    arguments: dict[str, Any] = {"hit": hit}
+    assert manager.admit_slots(request, 8, full_sequence_must_fit=True, **arguments) is None
+    assert manager.admit_slots(request, 8, **arguments) is not None
 
 
 @pytest.mark.parametrize(

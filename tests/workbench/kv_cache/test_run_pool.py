@@ -57,7 +57,7 @@ class Twins:
         assert list(map(list, hits[0].blocks)) == list(map(list, hits[1].blocks))
         num_new = min(num_tokens, pair[0].num_tokens - hits[0].num_tokens)
         got = [
-            m.allocate_slots(r, num_new, hit, is_admission=True)
+            m.admit_slots(r, num_new, hit)
             for m, r, hit in zip(self.managers, pair, hits, strict=True)
         ]
         assert got[0] == got[1]
@@ -155,7 +155,7 @@ def test_asking_for_too_much_names_both_numbers_and_takes_nothing() -> None:
 def test_a_long_prompt_is_one_run_however_it_was_computed() -> None:
     manager = make_manager(40, use_runs=True)
     request = make_request(0, "a" * 30, 30, 60)
-    manager.allocate_slots(request, 7, is_admission=True)
+    manager.admit_slots(request, 7)
     for computed in range(7, 60, 7):
         request._num_computed_tokens = computed
         manager.allocate_slots(request, min(7, 60 - computed))
@@ -170,7 +170,7 @@ def test_ids_that_are_not_chained_harm_nobody() -> None:
         keys = [random.randrange(4) for _ in range(6)]
         request = Request(str(ordinal), 13, 1, block_hashes=KnownBlockHashes(ordinal, keys, 6))
         hit = manager.get_computed_blocks(request)
-        blocks = manager.allocate_slots(request, 13 - hit.num_tokens, hit, is_admission=True)
+        blocks = manager.admit_slots(request, 13 - hit.num_tokens, hit)
         assert blocks is not None
         request._num_computed_tokens = 13
         manager.free(request)
@@ -192,7 +192,7 @@ def test_ids_that_are_not_chained_harm_nobody() -> None:
 def test_the_integrity_check_finds_damage(damage: Callable[[Any, Request], Any]) -> None:
     manager = make_manager(9, use_runs=True)
     request = make_request(0, "abcd", 4, 9)
-    manager.allocate_slots(request, 9, is_admission=True)
+    manager.admit_slots(request, 9)
     manager.check_integrity([request])
     damage(manager.pool, request)
     with pytest.raises(AssertionError):

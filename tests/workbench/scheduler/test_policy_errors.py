@@ -11,7 +11,7 @@ from workbench.errors import SchedulerError
 from workbench.kv_cache.block_pool import BlockPool
 from workbench.kv_cache.eviction import FIFOEviction
 from workbench.outputs import ModelRunnerOutput
-from workbench.request import Request
+from workbench.request import Request, RequestStatus
 from workbench.router import Router
 from workbench.scheduler.batch_policy import BatchBuilder, BatchPolicy
 from workbench.scheduler.preemption import LastAdmitted, VictimPolicy
@@ -52,6 +52,14 @@ def test_a_victim_that_does_not_run(choice: Callable[[Any], Any], told: str) -> 
     message = f"Victim.select returned {told}.*one of the [23] running requests"
     with pytest.raises(SchedulerError, match=message):
         run(12, victim_policy=Victim(choice))
+
+
+def test_a_victim_that_runs_elsewhere() -> None:
+    elsewhere = Request("elsewhere", 5, 5)
+    elsewhere.status = RequestStatus.RUNNING
+    message = "Victim.select returned Request.'elsewhere'.* for request '[abc]': it must return one"
+    with pytest.raises(SchedulerError, match=message):
+        run(12, victim_policy=Victim(lambda _: elsewhere))
 
 
 def test_a_victim_policy_may_sort_its_list() -> None:

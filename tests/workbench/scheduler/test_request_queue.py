@@ -207,3 +207,25 @@ def test_predictions_depend_on_seed_and_request_only() -> None:
     assert forward == backward[::-1]
     assert forward != [LengthPredictor(0.5, 4).predict(r) for r in requests]
     assert min(LengthPredictor(3.0, 3).predict(make_request(0, max_tokens=1)), 1.0) == 1.0
+
+
+def test_a_queue_says_whether_it_counts_service_and_one_that_does_not_say_is_told() -> None:
+    class Silent(FCFSQueue):
+        def on_tokens(self, request: Request, prompt: int, output: int) -> None: ...
+
+    class Declared(Silent):
+        counts_service = False
+
+    class Child(Silent): ...
+
+    class Again(Declared):
+        def on_tokens(self, request: Request, prompt: int, output: int) -> None: ...
+
+    class Counter:
+        def on_tokens(self, request: Request, prompt: int, output: int) -> None: ...
+
+    class Mixed(Counter, FCFSQueue): ...
+
+    said = [q.counts_service for q in (FCFSQueue, Silent, Declared, Child, Again, Mixed)]
+    assert said == [False, True, False, True, True, True]
+    assert FairShareQueue.counts_service

@@ -64,6 +64,18 @@ CASES = [
         "FILE, line 2: num_prefill_tokens is '', which is not a number",
     ),
     (CsvTrace, f"{HEADER}\nnan,1,1\n", "FILE, line 2: arrived_at is nan, but it must be finite"),
+    (CsvTrace, f"{HEADER}\n0,1_000,1\n", "line 2: num_prefill_tokens is '1_000', which is not a n"),
+    (
+        CsvTrace,
+        f"{HEADER},num_prefill_tokens\n0,1,1,2\n",
+        "FILE has 2 columns num_prefill_tokens, and only one can count: rename or remove",
+    ),
+    (
+        CsvTrace,
+        f"{HEADER}\n0,1,1\n1e18,1,1\n",
+        "FILE: a request arrives at 1e+18 s is beyond 4294967296 s, where times are no longer kept "
+        "to the microsecond: give arrivals in seconds since the start of the trace",
+    ),
     (CsvTrace, f"{HEADER}\n0,1,inf\n", "line 2: num_decode_tokens is inf, but it must be finite"),
     (
         CsvTrace,

@@ -15,6 +15,8 @@ from workbench.workload.base import (
     WorkloadRequest,
 )
 from workbench.workload.block_ids import BlockIdColumn, first_unchained_row
+from workbench.workload.sessions import SessionWorkload
+from workbench.workload.table_trace import CsvTrace
 
 
 def columns(arrivals, **more):
@@ -105,3 +107,28 @@ def test_chaining_is_told_as_the_plain_rule_tells_it(prefixes, raw):
             if parents.setdefault(block, before) != before and expected is None:
                 expected = (i, block)
     assert first_unchained_row(raw) == expected
+
+
+@pytest.mark.parametrize("late", [2.0**32 + 1, 1e18, 1e300, float("inf"), float("nan")])
+def test_an_arrival_at_which_latencies_would_be_lost_is_refused(late):
+    with pytest.raises(WorkloadError, match=r"beyond 4294967296 s.*microsecond: count seconds"):
+        ListWorkload([WorkloadRequest("a", late, 1, 1)])
+    with pytest.raises(WorkloadError, match="beyond 4294967296 s"):
+        OpenLoopWorkload(columns([late]))
+    with pytest.raises(WorkloadError, match="a session starts at"):
+        SessionWorkload(columns([0]), np.array([0]), np.array([late]), np.zeros(1))
+    with pytest.raises(WorkloadError, match="a request waits for"):
+        SessionWorkload(columns([0]), np.array([0]), np.zeros(1), np.array([late]))
+
+
+def test_the_last_time_that_is_taken_keeps_the_microsecond():
+    ListWorkload([WorkloadRequest("a", 2.0**32, 1, 1)])
+    assert np.nextafter(2.0**32, 0.0) + 1e-6 > np.nextafter(2.0**32, 0.0)
+
+
+@pytest.mark.parametrize("rate_scale", [1e-10, 1e-300])
+def test_arrivals_are_looked_at_after_they_were_stretched(tmp_path, rate_scale):
+    trace = tmp_path / "trace.csv"
+    trace.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n0,1,1\n1e9,1,1\n")
+    with pytest.raises(WorkloadError, match=r"with rate_scale=.*raise workload\.rate_scale"):
+        CsvTrace(str(trace), rate_scale=rate_scale)

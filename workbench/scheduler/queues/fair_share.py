@@ -31,6 +31,8 @@ class FairShareQueue(RequestQueue):
         ConfigError: a weight out of range.
     """
 
+    counts_service = True
+
     def __init__(
         self,
         prompt_weight: float = 1.0,

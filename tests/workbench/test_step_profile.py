@@ -1,0 +1,54 @@
+"""Measured steps as a CSV: there and back, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from workbench.errors import ConfigError
+from workbench.step_profile import MeasuredStep, StepShape, read_steps, write_steps
+
+STEPS = [
+    MeasuredStep(StepShape(3, 120, [(64, 0), (17, 128)], 4), 0.0125, 0.0004, "run/0"),
+    MeasuredStep(StepShape(1, 9, [], 1, num_swap_blocks=2), 0.003, source="grid"),
+]
+HEAD = "num_decodes,decode_context,prefills,num_samples,num_swap_blocks,seconds,host_s,source"
+
+
+def test_steps_come_back_from_a_file(tmp_path: Path) -> None:
+    write_steps(tmp_path / "steps.csv", STEPS)
+    assert (tmp_path / "steps.csv").read_text().startswith(HEAD + "\n3,120,64@0 17@128,4,0,0.0125")
+    assert read_steps(tmp_path / "steps.csv") == STEPS
+
+
+def test_columns_that_were_not_measured_may_be_absent(tmp_path: Path) -> None:
+    file = tmp_path / "steps.csv"
+    file.write_text("num_decodes,decode_context,prefills,num_samples,seconds\n2,10,,2,0.5\n")
+    assert read_steps(file) == [MeasuredStep(StepShape(2, 10, [], 2), 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("2,10,,2,0,0,0,", "seconds=0 must be above 0"),
+        ("2,10,,2,0,0.1,0.2,", "host_s=0.2"),
+        ("2,10,,2,0,nan,0,", "seconds=nan"),
+        ("2,10,12,2,0,0.1,0,", "is no step"),
+        ("two,10,,2,0,0.1,0,", "is no step"),
+        ("2,10", "is no step"),
+    ],
+)
+def test_a_line_that_is_no_step_is_named(tmp_path: Path, line: str, message: str) -> None:
+    file = tmp_path / "steps.csv"
+    file.write_text(f"{HEAD}\n{line}\n")
+    with pytest.raises(ConfigError, match="line 2") as caught:
+        read_steps(file)
+    assert message in str(caught.value)
+
+
+def test_a_file_that_is_no_table_of_steps_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="do not exist"):
+        read_steps(tmp_path / "none.csv")
+    file = tmp_path / "steps.csv"
+    file.write_text("a,b\n1,2\n")
+    with pytest.raises(ConfigError, match="lack the column num_decodes"):
+        read_steps(file)
