@@ -27,11 +27,14 @@ class ClusterConfig:
         draft_cost: What the drafter takes for one token of every row, as a share of what the model
             takes for it. 0.1 is a head of one layer (EAGLE) on an 8B model; 0 is the look-up of
             n-grams in the prompt. A replay of recorded steps has it in its times already.
+        lock_step: Whether the replicas are the data-parallel ranks of one server that share experts
+            (parallel.data_parallel_size = replicas): their steps begin and end together.
     """
 
     replicas: int = 1
     acceptance_rate: float = 0.7
     draft_cost: float = 0.1
+    lock_step: bool = False
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -17,7 +17,11 @@ class SimulationEnvironment(simpy.Environment):
     def timeout_at(self, at: float, value: Any = None) -> simpy.Event:
         """An event that happens at the time `at` (seconds, not before now) with this value."""
         event = simpy.Event(self)
+        self.succeed_at(event, at, value)
+        return event
+
+    def succeed_at(self, event: simpy.Event, at: float, value: Any = None) -> None:
+        """Make an event that waits for its time happen at `at` (seconds, not before now)."""
         event._ok = True
         event._value = value
         heappush(self._queue, (max(at, self._now), NORMAL, next(self._eid), event))
-        return event

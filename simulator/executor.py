@@ -14,9 +14,36 @@ from simulator.environment import SimulationEnvironment
 from simulator.token_source import TokenSource
 from workbench.errors import CostModelError
 from workbench.metrics import StepLog
-from workbench.outputs import ModelRunnerOutput, SchedulerOutput
+from workbench.outputs import BatchRows, ModelRunnerOutput, SchedulerOutput
 from workbench.scheduler.scheduler import Scheduler
 from workbench.step_profile import StepShape
+
+
+class LongestDecode:
+    """Follows the longest decode row from step to step; looks at all rows only when they change.
+
+    Attributes:
+        num_keys: KV tokens that it read in the last step; 0 without decode rows.
+    """
+
+    def __init__(self) -> None:
+        self.num_keys = 0
+        self._rows: BatchRows | None = None
+
+    def of_step(self, output: SchedulerOutput) -> int:
+        """KV tokens that the longest decode row of this step reads, the new one included."""
+        rows = output._rows
+        if rows is self._rows:
+            self.num_keys += 1
+            return self.num_keys
+        num_tokens_of = rows.num_tokens_of
+        self.num_keys = max(
+            (r.num_computed_tokens for r in rows.requests if num_tokens_of.get(r, 1) == 1),
+            default=0,
+        )
+        # rows that are all decodes are shared by the steps that follow; others are of this step
+        self._rows = None if num_tokens_of else rows
+        return self.num_keys
 
 
 class SimulatedExecutor:
@@ -53,6 +80,7 @@ class SimulatedExecutor:
         self.num_extrapolated = 0
         self._cost_model = cost_model
         self._is_bounded = cost_model.is_bounded
+        self._longest = LongestDecode() if cost_model.wants_longest_decode else None
         self._step_time = cost_model.step_time
         self._step_log = step_log
         self._sample = token_source.sample
@@ -71,6 +99,8 @@ class SimulatedExecutor:
         self._answer_at = start
         # a step of nothing but copies to the host takes its time as well
         if num_tokens or output.shape.num_swap_blocks:
+            if self._longest is not None:
+                output.shape.longest_decode = self._longest.of_step(output)
             duration = self._step_time(output.shape)
             if not 0.0 <= duration < math.inf:
                 raise self._refusal(num_tokens, duration)
@@ -82,22 +112,31 @@ class SimulatedExecutor:
                 start = max(env.now + host, self._stage_free_at)
             self._answer_at = start + duration
             self._stage_free_at = start + duration / self._num_stages
-            self._log(
-                self._replica,
-                start,
-                duration,
-                num_tokens,
-                output.num_prefill_tokens,
-                num_tokens - output.num_prefill_tokens,
-                output.num_running,
-                output.num_waiting,
-                len(output.preempted_req_ids),
-                output.num_used_blocks,
-            )
+            self._log_step(output, start, duration)
+        else:
+            self._step_log.note_preemptions(self._replica, len(output.preempted_req_ids))
         self._output = self._sample(output)
+
+    def rest(self) -> None:
+        """Be told that there is no work until a request comes."""
 
     def sample_tokens(self, grammar_output: Any) -> simpy.Event:
         return self._env.timeout_at(self._answer_at, self._output)
+
+    def _log_step(self, output: SchedulerOutput, start: float, duration: float) -> None:
+        num_tokens = output.total_num_scheduled_tokens
+        self._log(
+            self._replica,
+            start,
+            duration,
+            num_tokens,
+            output.num_prefill_tokens,
+            num_tokens - output.num_prefill_tokens,
+            output.num_running,
+            output.num_waiting,
+            len(output.preempted_req_ids),
+            output.num_used_blocks,
+        )
 
     def decode_ahead(self, scheduler: Scheduler, horizon: float) -> float:
         """Run steps that only decode, as many as end by `horizon`; the time at which they end."""
@@ -105,19 +144,22 @@ class SimulatedExecutor:
         if not cost_model.is_repeatable:
             return now
         step_time = cost_model.step_time
+        longest = self._longest
         contexts: list[int] = []
 
         def noting(shape: StepShape) -> float:
             contexts.append(shape.decode_context)
+            if longest is not None:
+                shape.longest_decode = longest.num_keys + len(contexts)
             return step_time(shape)
 
-        ahead = scheduler.decode_ahead(now, horizon, noting if self._is_bounded else step_time)
+        asks = noting if self._is_bounded or longest is not None else step_time
+        ahead = scheduler.decode_ahead(now, horizon, asks)
         if ahead is None or not ahead.starts:
             return now
+        if longest is not None:
+            longest.num_keys += len(ahead.starts)
         size = len(scheduler.running)
-        if not (min(ahead.durations) >= 0.0 and sum(ahead.durations) < math.inf):
-            wrong = next(d for d in ahead.durations if not 0.0 <= d < math.inf)
-            raise self._refusal(size, wrong)
         # the last step that was priced may not have been taken
         self._count_extrapolated(size, contexts[: len(ahead.starts)])
         self._step_log.extend_decodes(

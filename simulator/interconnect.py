@@ -95,6 +95,21 @@ class MeasuredAllReduce:
         """Bytes of the largest measured message; infinite where the table is not asked."""
         return self._times[num_ranks][0][-1] if num_ranks in self._times else inf
 
+    def knows(self, num_ranks: int) -> bool:
+        """Whether groups of so many GPUs were measured."""
+        return num_ranks in self._times
+
+    def all_gather(self, num_bytes: float, num_ranks: int) -> float:
+        """Seconds until every GPU holds the messages of `num_bytes` of all; also reduce-scatter.
+
+        Half of an all-reduce of all messages, which is one of each, with a latency of its own.
+        """
+        if num_ranks <= 1 or num_bytes <= 0:
+            return 0.0
+        latency = self(1.0, num_ranks)
+        whole = self(num_bytes * num_ranks, num_ranks)
+        return latency + 0.5 * (whole - latency)
+
     def __call__(self, num_bytes: float, num_ranks: int) -> float:
         if num_ranks <= 1 or num_bytes <= 0:
             return 0.0

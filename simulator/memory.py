@@ -113,10 +113,7 @@ def plan_memory(
     Raises:
         ConfigError: Not one KV block fits beside the weights, or a value is out of range.
     """
-    if not 0 < gpu_memory_utilization <= 1:
-        raise ConfigError(
-            f"gpu_memory_utilization={gpu_memory_utilization} must lie in (0, 1], e.g. 0.9"
-        )
+    _check_utilization(gpu_memory_utilization)
     model.check_parallel(parallel)
     usable = hardware.memory_bytes * gpu_memory_utilization
     weights = model.weight_bytes(parallel)
@@ -125,24 +122,34 @@ def plan_memory(
     other = (CONTEXT_GIB + (COMMUNICATION_GIB if several else 0.0)) * GIB
     one_block = block_bytes(model, parallel, block_size, num_kv_groups(hybrid_window))
     kv_cache = usable - weights - activations - other
-    if kv_cache < one_block:
-        raise ConfigError(
-            f"{model.name} does not fit {hardware.name}: weights {weights / GIB:.1f} GiB +"
-            f" activations {activations / GIB:.1f} GiB + other {other / GIB:.1f} GiB a GPU leave no"
-            f" KV block in {usable / GIB:.1f} GiB ({hardware.memory_gb:g} GiB x"
-            f" {gpu_memory_utilization:g}): raise tensor_parallel_size"
-            f" (now {parallel.tensor_parallel_size}), or take a larger GPU or a smaller model"
-        )
     num_blocks = int(kv_cache // one_block)
-    return MemoryPlan(
-        hardware.memory_bytes,
-        usable,
-        weights,
-        activations,
-        other,
-        kv_cache,
-        one_block,
-        num_blocks,
+    total = hardware.memory_bytes
+    plan = MemoryPlan(total, usable, weights, activations, other, kv_cache, one_block, num_blocks)
+    if num_blocks < 1:
+        raise _does_not_fit(plan, model, hardware, parallel, gpu_memory_utilization)
+    return plan
+
+
+def _check_utilization(gpu_memory_utilization: float) -> None:
+    if not 0 < gpu_memory_utilization <= 1:
+        raise ConfigError(
+            f"gpu_memory_utilization={gpu_memory_utilization} must lie in (0, 1], e.g. 0.9"
+        )
+
+
+def _does_not_fit(
+    plan: MemoryPlan,
+    model: ModelConfig,
+    hardware: HardwareConfig,
+    parallel: ParallelConfig,
+    gpu_memory_utilization: float,
+) -> ConfigError:
+    return ConfigError(
+        f"{model.name} does not fit {hardware.name}: weights {plan.weights / GIB:.1f} GiB +"
+        f" activations {plan.activations / GIB:.1f} GiB + other {plan.other / GIB:.1f} GiB a GPU"
+        f" leave no KV block in {plan.usable / GIB:.1f} GiB ({hardware.memory_gb:g} GiB x"
+        f" {gpu_memory_utilization:g}): raise tensor_parallel_size"
+        f" (now {parallel.tensor_parallel_size}), or take a larger GPU or a smaller model"
     )
 
 

@@ -54,6 +54,7 @@ class Replica:
         while True:
             if not core.has_work:
                 self._wake_up = self._env.event()
+                self.executor.rest()
                 yield self._wake_up
             if self._next_arrival is not None:
                 end = self.executor.decode_ahead(core.scheduler, self._next_arrival())

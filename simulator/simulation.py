@@ -10,14 +10,15 @@ from simulator.cluster import ClusterConfig, Policies, check_pipeline, cost_mode
 from simulator.cost_models.base import CostModel
 from simulator.environment import SimulationEnvironment
 from simulator.executor import SimulatedExecutor
+from simulator.lock_step import LockStep, LockStepExecutor
 from simulator.replica import Replica
 from simulator.request_factory import RequestFactory, RoutedRequest
 from simulator.token_source import DraftTokenSource, LengthTokenSource, TokenSource
 from workbench.config import CacheConfig, SchedulerConfig
 from workbench.engine_core import EngineCore, PipelinedEngineCore
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, CostModelError
 from workbench.kv_cache.eviction import EvictionPolicy
-from workbench.metrics import UNFINISHED, RequestRecord, RunResult, StepLog
+from workbench.metrics import UNFINISHED, RequestRecord, RunResult, RunStoppedError, StepLog
 from workbench.request import Request
 from workbench.router import Router
 from workbench.scheduler.scheduler import Scheduler
@@ -84,7 +85,13 @@ class Simulation:
         self._num_arrived = 0
         self._progress: Callable[[int, int, float], None] | None = None
         check_pipeline(scheduler_config, pipeline_parallel_size)
+        if cluster.lock_step and pipeline_parallel_size > 1:
+            raise ConfigError(
+                f"cluster.lock_step=true with pipeline_parallel_size={pipeline_parallel_size} is"
+                " not modelled: set one of them back"
+            )
         models = cost_models_of(cost_model, cluster, scheduler_config.num_speculative_tokens)
+        self._group = LockStep(self.env, models[0], cluster.replicas) if cluster.lock_step else None
         self.replicas: list[Replica] = []
         for number, child in enumerate(np.random.SeedSequence(seed).spawn(cluster.replicas)):
             source = self._token_source(cluster, int(child.generate_state(1)[0]))
@@ -111,7 +118,24 @@ class Simulation:
             max_concurrent_batches=depth,
             use_cohort=self._use_cohort,
         )
-        executor = SimulatedExecutor(
+        executor = self._executor(number, cost_model, source)
+        clock = self._clock
+        core = (
+            EngineCore(scheduler, executor, clock)
+            if depth == 1
+            else PipelinedEngineCore(scheduler, executor, clock, depth)
+        )
+        if self._group is not None:
+            self._group.join(lambda: core.has_work)
+        next_arrival = self._next_arrival if self._decode_ahead else None
+        return Replica(self.env, core, executor, self._on_finish, next_arrival)
+
+    def _executor(
+        self, number: int, cost_model: CostModel, source: TokenSource
+    ) -> SimulatedExecutor:
+        if self._group is not None:
+            return LockStepExecutor(self.env, cost_model, source, self._steps, number, self._group)
+        return SimulatedExecutor(
             self.env,
             cost_model,
             source,
@@ -120,14 +144,6 @@ class Simulation:
             self._num_stages,
             overlaps_host=self._scheduler_config.async_scheduling,
         )
-        clock = self._clock
-        core = (
-            EngineCore(scheduler, executor, clock)
-            if depth == 1
-            else PipelinedEngineCore(scheduler, executor, clock, depth)
-        )
-        next_arrival = self._next_arrival if self._decode_ahead else None
-        return Replica(self.env, core, executor, self._on_finish, next_arrival)
 
     def _eviction(self) -> EvictionPolicy | None:
         """The order in which a replica gives up cached blocks; an oracle is told its future."""
@@ -165,15 +181,25 @@ class Simulation:
 
         Args:
             progress: Called now and then with (finished requests, requests, simulated seconds).
+
+        Raises:
+            RunStoppedError: The cost model cannot price a step. It brings what was served so far.
         """
         self._progress = progress
         self.env.process(self._arrivals(self._workload.initial()))
-        self.env.run()
+        try:
+            self.env.run()
+        except CostModelError as error:
+            raise RunStoppedError(str(error), self._result(stopped=True)) from error
+        return self._result()
+
+    def _result(self, stopped: bool = False) -> RunResult:
         self._report_progress()
         self._steps.sort()
         self._records.sort(key=lambda record: self._place_of[record.request_id])
+        why = f"the run was stopped at {self.env.now:g} s" if stopped else None
         unfinished = [r for r in self._replica_of if not r.is_finished]
-        self._records += [self._record(request) for request in unfinished]
+        self._records += [self._record(request, why) for request in unfinished]
         return RunResult(self._records, self._steps, self.env.now, self._counters(), self._ignored)
 
     def _arrivals(self, requests: Iterable[WorkloadRequest]) -> Generator[simpy.Event, None, None]:
@@ -196,7 +222,8 @@ class Simulation:
         self.replicas[number].add_request(request)
 
     def _on_finish(self, request: Request) -> None:
-        detail = self._why_ended(request)
+        scheduler = self.replicas[self._replica_of[request]].core.scheduler
+        detail = scheduler.why_ended(request)
         if request.finish_reason == "ignored":
             self._ignored.append(str(detail))
         self._records.append(self._record(request, detail))
@@ -206,15 +233,6 @@ class Simulation:
         follow_ups = self._workload.after_finish(request.request_id, self.env.now)
         if follow_ups:
             self.env.process(self._arrivals(follow_ups))
-
-    def _why_ended(self, request: Request) -> str | None:
-        """Why a request was ignored or ended as an error, in words."""
-        if request.finish_reason == "ignored":
-            scheduler = self.replicas[self._replica_of[request]].core.scheduler
-            return scheduler.why_ignored(request)
-        reason = request.stop_reason
-        is_error = request.finish_reason == "error" and isinstance(reason, str)
-        return str(reason) if is_error else None
 
     def _record(self, request: Request, detail: str | None = None) -> RequestRecord:
         return RequestRecord(

@@ -1,6 +1,7 @@
 """The interface between a replica and the models that price its steps."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from workbench.errors import CostModelError
 from workbench.step_profile import StepShape
@@ -17,10 +18,13 @@ class CostModel(ABC):
             they are asked for.
         is_bounded: Whether there are shapes whose price is extrapolated; where False,
             `is_extrapolated` need not be asked.
+        wants_longest_decode: Whether a price depends on `StepShape.longest_decode`, which costs a
+            simulation some time to find.
     """
 
     is_repeatable: bool = True
     is_bounded: bool = False
+    wants_longest_decode: bool = False
 
     @abstractmethod
     def step_time(self, shape: StepShape) -> float:
@@ -29,6 +33,13 @@ class CostModel(ABC):
         Raises:
             CostModelError: The shape is so far outside the model's data that no answer is honest.
         """
+
+    def group_step_time(self, shapes: Sequence[StepShape]) -> float:
+        """Seconds of one step of data-parallel ranks that step together, one shape a rank.
+
+        A rank without work has an empty shape. Here the ranks share nothing but their pace.
+        """
+        return max(self.step_time(shape) for shape in shapes if shape.num_tokens)
 
     def host_time(self, shape: StepShape) -> float:
         """Seconds of `step_time` in which the device waits for the host.

@@ -38,10 +38,13 @@ class Collectives:
         self._crosses_nodes = parallel.world_size > hardware.gpus_per_node
         self._token_bytes = model.hidden_size * DTYPE_BYTES["bfloat16"]
         self._all_reduce: AllReduce = self._links.all_reduce
+        self._gather: AllReduce = self._links.all_gather
         self.largest_tokens = inf
         if all_reduce is not None:
             measured = MeasuredAllReduce.load(all_reduce, self._links.all_reduce)
             self._all_reduce = measured
+            if measured.knows(parallel.expert_group_size):
+                self._gather = measured.all_gather
             largest = measured.largest(parallel.tensor_parallel_size)
             self.largest_tokens = largest // self._token_bytes
 
@@ -57,9 +60,12 @@ class Collectives:
         # after attention, after the feed-forward part, and once after the embedding
         seconds = (2 * layers + 1) * self._all_reduce(message, ranks)
         if model.num_moe_layers and group > 1:
-            # tokens are gathered from all ranks before the experts and scattered after them
-            gather = self._links.all_gather(message / ranks, group * ranks)
-            seconds += 2 * model.num_moe_layers * gather
+            # tokens are gathered from all ranks before the experts, with what the router says of
+            # them, and scattered after them
+            routed = message * (1.0 + model.num_experts / model.hidden_size)
+            gather = self._gather(routed / ranks, group * ranks)
+            scatter = self._gather(message / ranks, group * ranks)
+            seconds += model.num_moe_layers * (gather + scatter)
         stages = parallel.pipeline_parallel_size
         if stages > 1:
             hand_over = self._links.send_recv(message / ranks, self._crosses_nodes)

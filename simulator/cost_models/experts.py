@@ -25,7 +25,7 @@ class ExpertLoad:
     width: float
 
 
-def expert_load(model: ModelConfig, parallel: ParallelConfig, num_tokens: int) -> ExpertLoad:
+def expert_load(model: ModelConfig, parallel: ParallelConfig, num_tokens: float) -> ExpertLoad:
     """The load of a step of `num_tokens` on every rank; the model must have experts."""
     group = parallel.expert_group_size
     tokens = num_tokens * parallel.data_parallel_size

@@ -23,7 +23,13 @@ from simulator.cost_models.grid import Array, CorrectionGrid, interpolate_line
 from simulator.cost_models.kernel_constants import KernelConstants
 from simulator.cost_models.table_files import read_csv, read_names
 from simulator.cost_models.table_identity import check_profile
-from simulator.cost_models.transformer import LayerParts, Parts, Pieces, TransformerCostModel
+from simulator.cost_models.transformer import (
+    EXPERTS,
+    LayerParts,
+    Parts,
+    Pieces,
+    TransformerCostModel,
+)
 from simulator.model_config import ModelConfig
 from simulator.parallel import ParallelConfig
 from workbench.errors import ConfigError
@@ -107,8 +113,14 @@ class LayerwiseParts(LayerParts):
                 share = 1.0 - moe_share if name in _MLP else 1.0
                 parts[name] = share * count * self._dense[name](num_tokens)
         if self._experts is not None:
-            parts["moe"] = moe_share * self._experts.time(num_tokens)
+            parts[EXPERTS] = self.experts(num_tokens)
         return parts
+
+    def experts(self, num_tokens: float) -> float:
+        if self._experts is None:
+            return 0.0
+        share = self._model.num_moe_layers / self._model.num_hidden_layers
+        return share * self._experts.time(num_tokens)
 
     def edge(self, num_tokens: int) -> Parts:
         present = [name for name in EDGE_LAYERS if name in self._dense]
@@ -158,7 +170,7 @@ class MeasuredExperts:
         of_one = expert_load(model, parallel, 1).assignments / model.num_experts_per_tok
         self.largest_tokens = self._grid.largest[0] / of_one
 
-    def time(self, num_tokens: int) -> float:
+    def time(self, num_tokens: float) -> float:
         """Seconds for a step of `num_tokens` on every rank."""
         load = expert_load(self._model, self._parallel, num_tokens)
         tokens = load.assignments / self._model.num_experts_per_tok

@@ -13,7 +13,13 @@ from simulator.cost_models.attention import Attention, AttentionHeads, Attention
 from simulator.cost_models.collectives import Collectives
 from simulator.cost_models.experts import expert_load
 from simulator.cost_models.kernel_constants import KernelConstants
-from simulator.cost_models.transformer import LayerParts, Parts, Pieces, TransformerCostModel
+from simulator.cost_models.transformer import (
+    EXPERTS,
+    LayerParts,
+    Parts,
+    Pieces,
+    TransformerCostModel,
+)
 from simulator.hardware import HardwareConfig
 from simulator.hf_config import DTYPE_BYTES
 from simulator.model_config import ModelConfig
@@ -100,8 +106,11 @@ class RooflineParts(LayerParts):
             for name, seconds in self._dense_mlp(n, model.intermediate_size / ranks).items():
                 parts[name] = (1 - moe_share) * seconds
         if moe_share > 0:
-            parts["moe"] = moe_share * self._moe(num_tokens)
+            parts[EXPERTS] = self.experts(num_tokens)
         return parts
+
+    def experts(self, num_tokens: float) -> float:
+        return self._model.num_moe_layers / self._model.num_hidden_layers * self._moe(num_tokens)
 
     def edge(self, num_tokens: int) -> Parts:
         moved = num_tokens * self._model.hidden_size * ACTIVATION_BYTES
@@ -128,7 +137,7 @@ class RooflineParts(LayerParts):
             "down_proj": kernels.gemm(n, hidden, width),
         }
 
-    def _moe(self, num_tokens: int) -> float:
+    def _moe(self, num_tokens: float) -> float:
         """Router, grouped products over the activated experts, and the weighted sum."""
         model, kernels = self._model, self._kernels
         hidden, n = model.hidden_size, float(num_tokens)

@@ -20,7 +20,7 @@ from tests.simulator.small_runs import (
 from workbench.errors import ConfigError, CostModelError
 from workbench.kv_cache.block_pool import BlockPool
 from workbench.kv_cache.eviction import BeladyEviction, LFUEviction, LRUEviction
-from workbench.metrics import RunResult, StepLog
+from workbench.metrics import RequestColumns, RunResult, RunStoppedError, StepLog
 from workbench.router import LeastOutstanding, LongestPrefix, RoundRobin, Router
 from workbench.scheduler.preemption import LeastProgress, MostBlocks
 from workbench.scheduler.queues.earliest_deadline import EarliestDeadlineQueue
@@ -225,6 +225,30 @@ def test_records_and_steps_agree(world: dict[str, Any]) -> None:
     assert max(steps.running) <= world.get("scheduler", {}).get("max_num_seqs", 256)
 
 
+SHORT_OF_BLOCKS: list[dict[str, Any]] = [
+    {"scheduler": {"scheduler_reserve_full_isl": False}},
+    {"scheduler": {"async_scheduling": True}},
+    {"scheduler": {"async_scheduling": True, "num_speculative_tokens": 3}},
+    {"scheduler": {"num_speculative_tokens": 2}},
+    {"pipeline_parallel_size": 2},
+    {"cluster": ClusterConfig(replicas=2)},
+    {"cluster": ClusterConfig(replicas=2), "pipeline_parallel_size": 2},
+]
+
+
+@pytest.mark.parametrize("settings", SHORT_OF_BLOCKS)
+@pytest.mark.parametrize("seed", range(8))
+def test_every_preemption_is_in_a_step(settings: dict[str, Any], seed: int) -> None:
+    requests = random_requests(seed, 40, rate=60.0)
+    result = simulate(
+        requests, num_blocks=28 + seed, cache={"enable_prefix_caching": False}, **settings
+    )
+    told = result.counters["preemptions"]
+    assert told > 0
+    assert result.steps.preempted.sum() == sum(r.preemptions for r in result.records) == told
+    assert (result.steps.scheduled_tokens > 0).all()
+
+
 @ALL
 def test_same_seed_same_result(world: dict[str, Any]) -> None:
     requests = random_requests(seed=3, count=40, rate=60.0, num_groups=2)
@@ -341,6 +365,11 @@ def test_an_answer_ends_at_max_model_len() -> None:
     result = simulate([WorkloadRequest("a", 0.0, 500, 100)])
     assert result.records[0].output_tokens == 12
     assert result.records[0].finish_reason == "length"
+    assert result.records[0].finish_detail == (
+        "the answer was cut at 12 of 100 tokens: with a prompt of 500 they exceed "
+        "max_model_len=512: raise the limit or ask for fewer tokens"
+    )
+    assert simulate([WorkloadRequest("a", 0.0, 500, 12)]).records[0].finish_detail is None
 
 
 class Chain:
@@ -409,6 +438,31 @@ def test_extrapolated_steps_are_counted_and_a_refused_step_ends_the_run() -> Non
     assert result.counters["extrapolated_steps"] == 2
     with pytest.raises(CostModelError, match="200 tokens are too many"):
         simulate([*requests, WorkloadRequest("c", 200.0, 200, 4)], Wary(1.0))
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_what_was_served_before_a_step_without_a_price_is_kept(ahead: bool) -> None:
+    class Small(ConstantCostModel):
+        def step_time(self, shape: StepShape) -> float:
+            if shape.decode_context > 100:
+                raise CostModelError("too many keys: measure them")
+            return super().step_time(shape)
+
+    requests = [WorkloadRequest("a", 0.0, 50, 4), WorkloadRequest("b", 10.0, 60, 90)]
+    requests.append(WorkloadRequest("c", 500.0, 5, 5))
+    with pytest.raises(RunStoppedError, match="too many keys: measure them") as caught:
+        simulate(requests, Small(1.0), decode_ahead=ahead)
+    result = caught.value.result
+    RequestColumns.from_records(result.records).check_integrity()
+    first, second = result.records
+    assert (first.request_id, first.finish_reason, first.output_tokens) == ("a", "length", 4)
+    assert (second.request_id, second.finish_reason) == ("b", "unfinished")
+    assert second.finish_s is None
+    assert "the run was stopped at" in str(second.finish_detail)
+    steps = result.steps
+    assert steps.start_s[-1] + steps.duration_s[-1] == result.duration_s
+    assert second.output_tokens == len(second.token_times_s) == 41
+    assert second.token_times_s[-1] == result.duration_s
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,151 @@
+"""A calibration: what steps cost on one machine, how sure that is, and where it was measured.
+
+A small JSON file that a person can read. Knows its own format and ranges; how it is fitted is known
+by `fit`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simulator.calibration.jitter import Jitter
+from simulator.calibration.terms import COUNTS, Prices, counts
+from workbench.errors import ConfigError
+from workbench.step_profile import StepShape
+
+FORMAT = 1
+DIGITS = 6
+UNSEEN = 2.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Prices of steps.
+
+    Attributes:
+        device: Typical seconds of a step without the host's share.
+        host: Typical seconds in which the device waits for the host.
+        jitter: How steps and runs differ from what is typical.
+        largest: Largest measured value of each of `COUNTS` and of `tokens`.
+        residuals: Relative errors in and out of sample, by kind of measurement.
+        facts: What was measured, where, when and with what; plain values.
+    """
+
+    device: Prices
+    host: Prices
+    jitter: Jitter = field(default_factory=Jitter)
+    largest: Mapping[str, float] = field(default_factory=dict)
+    residuals: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        limits = tuple(self.largest.get(name, 0.0) for name in (*COUNTS[1:], "tokens"))
+        object.__setattr__(self, "_limits", limits)
+
+    def typical_s(self, shape: StepShape) -> float:
+        """Typical seconds of a step, the host's share included."""
+        return self.device(shape) + self.host(shape)
+
+    def mean_s(self, shape: StepShape) -> float:
+        """Mean seconds of a step: what a simulation without chance uses."""
+        return self.typical_s(shape) * self.jitter.mean_factor
+
+    def beyond(self, shape: StepShape) -> float:
+        """How many times the largest measured value the step asks for; at most 1 inside.
+
+        A part of which nothing was measured, such as swapped blocks, counts as twice.
+        """
+        asked = (*counts(shape)[1:], float(shape.num_tokens))
+        ratios = [
+            value / limit if limit else UNSEEN
+            for value, limit in zip(asked, self._limits, strict=True)  # type: ignore[attr-defined]
+            if value
+        ]
+        return max(ratios, default=0.0)
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        document = {
+            "format": FORMAT,
+            "facts": dict(self.facts),
+            "device": _prices_out(self.device),
+            "host": _prices_out(self.host),
+            "jitter": asdict(self.jitter),
+            "largest": dict(self.largest),
+            "residuals": dict(self.residuals),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(path.name + ".part")
+        draft.write_text(json.dumps(_rounded(document), indent=2) + "\n", encoding="utf-8")
+        draft.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Calibration":
+        """Read the file.
+
+        Raises:
+            ConfigError: It is missing, or no calibration of this format.
+        """
+        if not path.is_file():
+            raise ConfigError(
+                f"calibration {path} does not exist: python -m experiments.calibrate writes one"
+            )
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if document["format"] != FORMAT:
+                raise ConfigError(
+                    f"calibration {path} has format {document['format']}, and this program reads"
+                    f" {FORMAT}: calibrate again"
+                )
+            jitter = document["jitter"] | {"quantiles": tuple(document["jitter"]["quantiles"])}
+            return cls(
+                _prices_in(document["device"]),
+                _prices_in(document["host"]),
+                Jitter(**jitter),
+                document["largest"],
+                document["residuals"],
+                document["facts"],
+            )
+        except ConfigError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"calibration {path} cannot be read ({type(error).__name__}: {error}): calibrate"
+                " again"
+            ) from None
+
+
+def _prices_out(prices: Prices) -> dict[str, Any]:
+    return {
+        "seconds": dict(prices.seconds),
+        "token_nodes": list(prices.token_nodes),
+        "token_slopes": list(prices.token_slopes),
+    }
+
+
+def _prices_in(document: Mapping[str, Any]) -> Prices:
+    unknown = set(document["seconds"]) - set(COUNTS)
+    if unknown:
+        raise ValueError(f"unknown count {min(unknown)}")
+    return Prices(
+        {name: float(value) for name, value in document["seconds"].items()},
+        tuple(map(float, document["token_nodes"])),
+        tuple(map(float, document["token_slopes"])),
+    )
+
+
+def _rounded(value: Any) -> Any:
+    """Floats with six digits that count; numpy's numbers as Python's."""
+    if isinstance(value, Mapping):
+        return {str(name): _rounded(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner) for inner in value]
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(f"{float(value):.{DIGITS}g}")
+    return value

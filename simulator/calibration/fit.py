@@ -1,0 +1,229 @@
+"""From measured steps to a calibration.
+
+Relative errors count, since short and long steps both matter, and single steps that something else
+on the machine has held up must not bend the prices. Steps of a source that begins with "grid" were
+designed and timed alone; those of any other source are recordings in the order of time, and tell
+how steps and runs scatter.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulator.calibration.calibration import Calibration
+from simulator.calibration.jitter import Jitter
+from simulator.calibration.least_squares import nonnegative_least_squares
+from simulator.calibration.terms import COUNTS, Prices, count_matrix, piece_matrix
+from workbench.errors import ConfigError
+from workbench.step_profile import MeasuredStep, StepShape
+
+Array = NDArray[np.float64]
+GRID = "grid"
+FOLDS = 5
+FEWEST = 8  # steps
+ROUNDS = 8
+OUTLIER = 1.5  # times the median error; further away a step counts in proportion less
+HOST_COUNTS = ("step", "decodes", "chunks", "samples")
+SMALLEST = 1e-12
+# where both have something to say of a step; a recording holds few large steps, the grid has them
+GRID_SAY = 0.25
+
+
+def fit(steps: Sequence[MeasuredStep], facts: Mapping[str, Any] | None = None) -> Calibration:
+    """Fit prices to steps.
+
+    The device's prices are fitted to `seconds - host_s` of all steps, the host's to `host_s` of
+    those that have one: a step that was timed alone, without a scheduler, says nothing of the host.
+
+    Args:
+        steps: At least 8.
+        facts: What was measured, where and when; kept in the calibration.
+
+    Raises:
+        ConfigError: Too few steps.
+    """
+    if len(steps) < FEWEST:
+        raise ConfigError(f"{len(steps)} measured steps are too few to fit: give at least {FEWEST}")
+    model = _model(steps)
+    runs = _recordings(steps)
+    means = [
+        float(np.median(_log_ratios(_without(steps, source), run)))
+        for source, run in runs.items()
+        if len(runs) > 1
+    ]
+    recorded = list(runs.values()) or [list(steps)]
+    ratios = [_log_ratios(model, run) for run in recorded]
+    seconds = [np.array([step.seconds for step in run]) for run in recorded]
+    return Calibration(
+        model.device,
+        model.host,
+        Jitter.of(ratios, seconds, means),
+        _largest(steps),
+        _residuals(model, steps),
+        {"steps": _numbers(steps), **(facts or {})},
+    )
+
+
+def kind_of(step: MeasuredStep) -> str:
+    """What a step's source begins with."""
+    return step.source.partition("/")[0]
+
+
+def is_designed(step: MeasuredStep) -> bool:
+    """Whether the step was timed alone, on purpose."""
+    return kind_of(step) == GRID
+
+
+def _model(steps: Sequence[MeasuredStep]) -> Calibration:
+    """Prices with which the typical step of the middle recording is priced right."""
+    device, host = _prices(steps)
+    model = Calibration(device, host)
+    centres = [float(np.median(_log_ratios(model, run))) for run in _recordings(steps).values()]
+    if not centres:
+        return model
+    factor = float(np.exp(np.median(centres)))
+    return Calibration(device.scaled(factor), host.scaled(factor))
+
+
+def _prices(steps: Sequence[MeasuredStep]) -> tuple[Prices, Prices]:
+    """(device, host) of some steps."""
+    on_device = np.array([max(s.seconds - s.host_s, SMALLEST) for s in steps])
+    device = _fit(steps, on_device, on_device, COUNTS, _nodes(steps))
+    told = [s for s in steps if s.host_s > 0]
+    if not told:
+        return device, Prices({})
+    host_s = np.array([s.host_s for s in told])
+    # an error of the host's share matters as a part of the whole step
+    whole = np.array([s.seconds for s in told])
+    return device, _fit(told, host_s, whole, HOST_COUNTS, ())
+
+
+def _nodes(steps: Sequence[MeasuredStep]) -> tuple[float, ...]:
+    """0 and the powers of two that have measured numbers of tokens between them."""
+    tokens = np.unique([s.shape.num_tokens for s in steps])
+    nodes = [0.0]
+    power = 1
+    while power < tokens[-1]:
+        if ((tokens > nodes[-1]) & (tokens <= power)).any() and (tokens > power).any():
+            nodes.append(float(power))
+        power *= 2
+    return (*nodes, max(float(tokens[-1]), nodes[-1] + 1.0))
+
+
+def _fit(
+    steps: Sequence[MeasuredStep],
+    seconds: Array,
+    scale: Array,
+    names: Sequence[str],
+    nodes: tuple[float, ...],
+) -> Prices:
+    """Prices that make (predicted - seconds) / scale small, outliers weighing less."""
+    shapes = [s.shape for s in steps]
+    columns = count_matrix(shapes)[:, [COUNTS.index(name) for name in names]]
+    tokens = np.array([shape.num_tokens for shape in shapes], dtype=np.float64)
+    matrix = np.hstack([columns, piece_matrix(tokens, nodes)])
+    base = _balance(steps) / scale
+    weights = base
+    for _ in range(ROUNDS):
+        found = nonnegative_least_squares(matrix * weights[:, None], seconds * weights)
+        error = np.abs(matrix @ found - seconds) / scale
+        limit = OUTLIER * max(float(np.median(error)), 1e-9)
+        weights = base * np.sqrt(np.minimum(1.0, limit / np.maximum(error, SMALLEST)))
+    prices, slopes = found[: len(names)], found[len(names) :]
+    return Prices(
+        {name: float(price) for name, price in zip(names, prices, strict=True) if price},
+        nodes if len(slopes) else (),
+        tuple(float(slope) for slope in slopes),
+    )
+
+
+def _balance(steps: Sequence[MeasuredStep]) -> Array:
+    """Square roots of weights: the grid has less say than what was recorded while serving."""
+    designed = np.array([is_designed(step) for step in steps])
+    number = max(int(designed.sum()), 1), max(int((~designed).sum()), 1)
+    weights = np.where(designed, GRID_SAY / number[0], (1.0 - GRID_SAY) / number[1])
+    return np.asarray(np.sqrt(weights), dtype=np.float64)
+
+
+def _recordings(steps: Sequence[MeasuredStep]) -> dict[str, list[MeasuredStep]]:
+    """The steps of each source that was recorded in the order of time."""
+    found: dict[str, list[MeasuredStep]] = {}
+    for step in steps:
+        if not is_designed(step):
+            found.setdefault(step.source, []).append(step)
+    return found
+
+
+def _without(steps: Sequence[MeasuredStep], source: str) -> Calibration:
+    """A model of all steps but those of a source."""
+    return _model([step for step in steps if step.source != source])
+
+
+def _log_ratios(model: Calibration, steps: Sequence[MeasuredStep]) -> Array:
+    """log(measured / typical) of each step; a step timed alone has no host in it."""
+    predicted = [
+        model.device(s.shape) if is_designed(s) and not s.host_s else model.typical_s(s.shape)
+        for s in steps
+    ]
+    measured = np.array([s.seconds for s in steps])
+    return np.asarray(np.log(measured / np.maximum(predicted, SMALLEST)), dtype=np.float64)
+
+
+def _residuals(model: Calibration, steps: Sequence[MeasuredStep]) -> dict[str, Any]:
+    """Errors by kind: of the model, and of models fitted without the shape in question."""
+    folds = _folds(steps)
+    inside, outside = _log_ratios(model, steps), np.full(len(steps), np.nan)
+    for fold in range(FOLDS):
+        held = folds == fold
+        kept = [step for step, is_held in zip(steps, held, strict=True) if not is_held]
+        if held.any() and len(kept) >= FEWEST:
+            partly = _model(kept)
+            some = [step for step, is_held in zip(steps, held, strict=True) if is_held]
+            outside[held] = _log_ratios(partly, some)
+    kinds = np.array([kind_of(step) for step in steps])
+    return {
+        str(kind) or "steps": {
+            "in_sample": _told(inside[kinds == kind]),
+            "out_of_sample": _told(outside[(kinds == kind) & ~np.isnan(outside)]),
+        }
+        for kind in np.unique(kinds)
+    }
+
+
+def _folds(steps: Sequence[MeasuredStep]) -> NDArray[np.int64]:
+    """A fifth each of the distinct shapes, dealt out in the order in which they appear."""
+    seen: dict[tuple[Any, ...], int] = {}
+    return np.array([seen.setdefault(_key(s.shape), len(seen)) % FOLDS for s in steps])
+
+
+def _key(shape: StepShape) -> tuple[Any, ...]:
+    rest = (shape.num_samples, shape.num_swap_blocks)
+    return (shape.num_decodes, shape.decode_context, tuple(shape.prefills), *rest)
+
+
+def _told(log_ratios: Array) -> dict[str, Any]:
+    """What a file says of residuals; `mean_error` is predicted / measured - 1."""
+    if not len(log_ratios):
+        return {"steps": 0}
+    errors = np.expm1(-log_ratios)
+    return {
+        "steps": len(errors),
+        "mean_error": float(errors.mean()),
+        "mean_absolute_error": float(np.abs(errors).mean()),
+        "median_absolute_error": float(np.median(np.abs(errors))),
+        "p90_absolute_error": float(np.quantile(np.abs(errors), 0.9)),
+    }
+
+
+def _largest(steps: Sequence[MeasuredStep]) -> dict[str, float]:
+    table = count_matrix([step.shape for step in steps]).max(axis=0)
+    found = {name: float(value) for name, value in zip(COUNTS, table, strict=True)}
+    del found["step"]
+    return found | {"tokens": float(max(step.shape.num_tokens for step in steps))}
+
+
+def _numbers(steps: Sequence[MeasuredStep]) -> dict[str, int]:
+    kinds = [kind_of(step) or "steps" for step in steps]
+    return {kind: kinds.count(kind) for kind in sorted(set(kinds))}

@@ -1,0 +1,106 @@
+"""A fit finds the prices of a made-up machine, says how good it is, and survives its file."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simulator.calibration import Calibration, fit
+from simulator.calibration.terms import Prices
+from tests.simulator.calibration.worlds import HOST_S, designed, random_shape, recorded, true_s
+from workbench.errors import ConfigError
+from workbench.step_profile import MeasuredStep, StepShape
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Calibration:
+    return fit(designed() + recorded(runs=8, steps=250), {"machine": "made up"})
+
+
+def test_prices_are_those_of_the_machine(calibration: Calibration) -> None:
+    rng = np.random.default_rng(99)
+    shapes = [random_shape(rng) for _ in range(200)]
+    errors = [calibration.typical_s(shape) / true_s(shape) - 1 for shape in shapes]
+    assert np.abs(errors).mean() < 0.03
+    assert calibration.host(shapes[0]) == pytest.approx(HOST_S, rel=0.1)
+
+
+def test_more_work_never_takes_less_time(calibration: Calibration) -> None:
+    price = calibration.typical_s
+    times = [price(StepShape(n, 50 * n, [], n)) for n in range(1, 40)]
+    assert times == sorted(times)
+    times = [price(StepShape(0, 0, [(n, 100)], 1)) for n in range(1, 600)]
+    assert times == sorted(times)
+
+
+def test_beyond_the_data_prices_go_on_in_a_line(calibration: Calibration) -> None:
+    price = calibration.device.of_tokens
+    slope = price(2001) - price(2000)
+    assert price(4000) == pytest.approx(price(2000) + 2000 * slope)
+    assert calibration.beyond(StepShape(1, 20, [], 1)) < 1
+    assert calibration.beyond(StepShape(64, 640, [], 64)) == pytest.approx(4.0)
+
+
+def test_noise_and_drift_are_told_apart(calibration: Calibration) -> None:
+    jitter = calibration.jitter
+    assert jitter.num_runs == 8
+    assert jitter.autocorrelation == pytest.approx(0.5, abs=0.1)
+    assert 0.015 < jitter.run_sd < 0.05
+    assert jitter.quantiles[7] == pytest.approx(0.06, abs=0.02)
+
+
+def test_residuals_are_stated_in_and_out_of_sample(calibration: Calibration) -> None:
+    assert set(calibration.residuals) == {"grid", "run"}
+    for both in calibration.residuals.values():
+        inside, outside = both["in_sample"], both["out_of_sample"]
+        assert 0 < inside["mean_absolute_error"] < 0.1
+        assert outside["mean_absolute_error"] < 0.12
+        assert inside["steps"] == outside["steps"]
+
+
+def test_steps_that_something_held_up_do_not_bend_prices() -> None:
+    steps = recorded(runs=4, steps=200)
+    held = [
+        MeasuredStep(s.shape, s.seconds * (6.0 if i % 25 == 0 else 1.0), s.host_s, s.source)
+        for i, s in enumerate(steps)
+    ]
+    shape = StepShape(8, 1600, [(100, 0)], 9)
+    assert fit(held).typical_s(shape) == pytest.approx(fit(steps).typical_s(shape), rel=0.03)
+    assert fit(held).jitter.mean_factor > fit(steps).jitter.mean_factor + 0.1
+
+
+def test_a_file_holds_everything(calibration: Calibration, tmp_path: Path) -> None:
+    file = tmp_path / "folder" / "calibration.json"
+    calibration.save(file)
+    again = Calibration.load(file)
+    shape = StepShape(8, 1600, [(100, 0)], 9)
+    assert again.mean_s(shape) == pytest.approx(calibration.mean_s(shape), rel=1e-4)
+    assert again.jitter.run_sd == pytest.approx(calibration.jitter.run_sd, rel=1e-4)
+    assert again.facts["machine"] == "made up"
+    assert again.facts["steps"] == {"grid": 60, "run": 2000}
+    assert not list(file.parent.glob("*.part"))
+
+
+def test_without_a_host_all_is_the_device() -> None:
+    steps = [MeasuredStep(s.shape, s.seconds) for s in recorded(runs=1, steps=100)]
+    found = fit(steps)
+    assert found.host == Prices({})
+    assert found.typical_s(steps[0].shape) > 0
+
+
+def test_what_is_no_calibration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="2 measured steps are too few"):
+        fit(designed()[:2])
+    with pytest.raises(ConfigError, match="does not exist"):
+        Calibration.load(tmp_path / "none.json")
+    file = tmp_path / "other.json"
+    for text, message in (
+        ("{", "cannot be read"),
+        ("[]", "cannot be read"),
+        (json.dumps({"format": 99}), "has format 99"),
+        (json.dumps({"format": 1}), "cannot be read"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            Calibration.load(file)

@@ -1,0 +1,57 @@
+"""Prices from a calibration's file, and for whom they are refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from simulator.calibration import Calibration, fit
+from simulator.cost_models.calibrated import CalibratedCostModel
+from simulator.hardware import HardwareConfig
+from simulator.model_config import ModelConfig
+from tests.simulator.calibration.worlds import designed, recorded, true_s
+from workbench.errors import ConfigError, CostModelError
+from workbench.step_profile import StepShape
+
+SHAPE = StepShape(8, 1600, [(100, 0)], 9)
+FACTS = {"model": {"name": "toy", "hidden_size": 4096}, "device_name": "NVIDIA H100 80GB HBM3"}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("calibration") / "calibration.json"
+    fit(designed() + recorded(runs=4, steps=150), FACTS).save(path)
+    return path
+
+
+def test_steps_take_their_mean_time(file: Path) -> None:
+    model = CalibratedCostModel(str(file))
+    factor = Calibration.load(file).jitter.mean_factor
+    assert model.step_time(SHAPE) == pytest.approx(true_s(SHAPE) * factor, rel=0.05)
+    assert 0 < model.host_time(SHAPE) < model.step_time(SHAPE)
+    slow = CalibratedCostModel(str(file), slowdown=2.0)
+    assert slow.step_time(SHAPE) == pytest.approx(2 * model.step_time(SHAPE))
+    assert slow.host_time(SHAPE) == pytest.approx(2 * model.host_time(SHAPE))
+
+
+def test_what_was_not_measured_is_extrapolated_or_refused(file: Path) -> None:
+    model = CalibratedCostModel(str(file))
+    assert not model.is_extrapolated(SHAPE)
+    assert model.is_extrapolated(StepShape(20, 4000, [], 20))
+    with pytest.raises(CostModelError, match=r"12\.5 times beyond .* calibrate with this run"):
+        model.step_time(StepShape(200, 40_000, [], 200))
+
+
+def test_another_model_or_gpu_is_refused(
+    file: Path, llama: ModelConfig, hardware: Callable[[str], HardwareConfig]
+) -> None:
+    CalibratedCostModel(str(file), model=llama, hardware=hardware("h100"))
+    with pytest.raises(ConfigError, match="NVIDIA H100"):
+        CalibratedCostModel(str(file), model=llama, hardware=hardware("a100"))
+    path = file.with_name("other.json")
+    calibration = Calibration.load(file)
+    other = {**calibration.facts, "model": {"name": "toy", "hidden_size": 64}}
+    fit(designed(), other).save(path)
+    with pytest.raises(ConfigError, match=r"hidden_size=64, and .* has 4096"):
+        CalibratedCostModel(str(path), model=llama)
+    assert CalibratedCostModel(str(path), allow_mismatch=True, model=llama).step_time(SHAPE) > 0
