@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from experiments.assemble import check_pairing, part
 from experiments.backend import EngineBackend, Run, settings_of
@@ -24,6 +24,7 @@ from simulator.model_config import PRESETS, ModelConfig
 from workbench.config import CacheConfig, SchedulerConfig
 from workbench.errors import ConfigError, WorkbenchError
 from workbench.metrics import SLO
+from workbench.recording import RecordingWriter
 from workbench.scheduler.batch_policy import BatchPolicy
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ EXTRA = ("safetensors", "tokenizers", "torch", "transformers", "triton")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.pt", "*.pth", "*.gguf")
 DTYPES = ("float32", "float16", "bfloat16")
 KV_CACHE_DTYPES = ("fp8",)
+# groups of the config that name what decides in a scheduler
+POLICIES = ("queue", "batch_policy", "victim", "eviction")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +86,15 @@ class EngineAssembly:
 
     def start(self) -> Run:
         """The run. It can be had once: the engine's cache and clock are its own."""
+        from engine.core_recorder import recorded_settings
         from engine.serving_run import ServingRun
 
-        return ServingRun(self.parts, part(self.config, "workload"), self.config.seed)
+        recording = None
+        if self.config.backend.get("record", False):
+            policies = {group: _plain_node(self.config[group]) for group in POLICIES}
+            recording = RecordingWriter(recorded_settings(self.parts, policies))
+        workload = part(self.config, "workload")
+        return ServingRun(self.parts, workload, self.config.seed, recording)
 
 
 def _build(
@@ -130,6 +139,12 @@ def _build(
                 eviction=eviction,
             ),
         )
+
+
+def _plain_node(node: DictConfig) -> dict[str, Any]:
+    """What a config says of a part: its class and arguments."""
+    plain = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+    return {name: value for name, value in plain.items() if name != "_partial_"}
 
 
 @contextmanager

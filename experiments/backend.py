@@ -85,6 +85,8 @@ class EngineBackend:
         enforce_eager: Capture no CUDA graphs.
         kv_cache_dtype: "auto" or "fp8".
         kv_cache_memory_bytes: Of the KV cache; None: measured on a GPU, modest on a CPU.
+        record: Leave a recording in the run folder, with which `experiments.parity` repeats the
+            run in the simulator.
     """
 
     device: str = "auto"
@@ -94,6 +96,7 @@ class EngineBackend:
     enforce_eager: bool = False
     kv_cache_dtype: str = "auto"
     kv_cache_memory_bytes: int | None = None
+    record: bool = False
 
     def assemble(self, config: DictConfig) -> Assembled:
         from experiments.assemble_engine import EngineAssembly
@@ -102,5 +105,6 @@ class EngineBackend:
 
 
 def settings_of(backend: EngineBackend) -> dict[str, Any]:
-    """The backend's settings by name."""
-    return {name: getattr(backend, name) for name in EngineBackend.__dataclass_fields__}
+    """The backend's settings of the engine itself, by name."""
+    names = [name for name in EngineBackend.__dataclass_fields__ if name != "record"]
+    return {name: getattr(backend, name) for name in names}

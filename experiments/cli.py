@@ -7,6 +7,7 @@ called, so that help is quick.
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from workbench.errors import WorkbenchError
@@ -35,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: a user's own policies lie there
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    if argv and argv[0] in FORWARDED:  # these have a parser of their own
-        return _guarded(lambda: FORWARDED[argv[0]][0](argv[1:]))
+    if argv and argv[0] in FORWARDED:
+        return _guarded(lambda: _forward(argv[0], argv[1:]))
     parser = _parser()
     if not argv:
         parser.print_help()
@@ -69,36 +70,45 @@ def _guarded(command: Callable[[], int]) -> int:
     return FAILED
 
 
-def _run(arguments: Sequence[str]) -> int:
-    from experiments.run import main as run
-
-    return run(arguments)
-
-
-def _conformance(arguments: Sequence[str]) -> int:
-    from experiments.conformance import main as conformance
-
-    return conformance(arguments)
-
-
-def _bench_scheduler(arguments: Sequence[str]) -> int:
-    from experiments.bench_scheduler import main as bench_scheduler
-
-    return bench_scheduler(arguments)
-
-
-def _fetch_traces(arguments: Sequence[str]) -> int:
-    from experiments.fetch_traces import main as fetch_traces
-
-    return fetch_traces(arguments)
-
-
-FORWARDED: dict[str, tuple[Callable[[Sequence[str]], int], str]] = {
-    "run": (_run, "run an experiment or, with -m, a sweep (the same as python -m experiments.run)"),
-    "conformance": (_conformance, "replay scheduler scenarios and compare every decision"),
-    "fetch-traces": (_fetch_traces, "download the public request traces, with checksums"),
-    "bench-scheduler": (_bench_scheduler, "measure what a scheduling step costs"),
+FORWARDED: dict[str, tuple[str, str]] = {
+    "run": (
+        "experiments.run",
+        "run an experiment or, with -m, a sweep (the same as python -m experiments.run)",
+    ),
+    "report": ("experiments.report.__main__", "one HTML page of a run, a sweep or a validation"),
+    "capacity": (
+        "experiments.capacity.__main__",
+        "find the highest request rate that meets an SLO",
+    ),
+    "calibrate": ("experiments.calibrate", "measure the engine's steps for cost_model=calibrated"),
+    "validate": (
+        "experiments.validate",
+        "the engine beside the simulator that is calibrated on it",
+    ),
+    "validate-vllm": ("experiments.validate_vllm", "the same with a real vLLM server"),
+    "parity": ("experiments.parity", "replay a recorded engine run and compare every decision"),
+    "compare-measured": (
+        "experiments.compare_measured",
+        "a measured vLLM run beside the simulator",
+    ),
+    "compare-silicon": ("experiments.compare_silicon", "closed-loop points beside the simulator"),
+    "conformance": (
+        "experiments.conformance",
+        "replay scheduler scenarios and compare every decision",
+    ),
+    "fetch-traces": (
+        "experiments.fetch_traces",
+        "download the public request traces, with checksums",
+    ),
+    "bench-scheduler": ("experiments.bench_scheduler", "measure what a scheduling step costs"),
 }
+"""Commands with a parser of their own: the module whose `main` they are, and the help."""
+
+
+def _forward(command: str, arguments: Sequence[str]) -> int:
+    """Hand the arguments on; the module is imported here, so that help is quick."""
+    main: Callable[[Sequence[str]], int] = import_module(FORWARDED[command][0]).main
+    return main(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -124,6 +134,11 @@ def _parser() -> argparse.ArgumentParser:
     rerun = commands.add_parser("rerun", help="run the config of a run folder again")
     rerun.add_argument("folder", type=Path, help="the run folder to repeat")
     rerun.add_argument("--out", type=Path, required=True, help="folder for the new run")
+    rerun.add_argument(
+        "--allow-changed-inputs",
+        action="store_true",
+        help="run although a file that the run has read has changed",
+    )
     rerun.set_defaults(command=_rerun)
     return parser
 
@@ -164,14 +179,14 @@ def _plot(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from experiments.sweep import report
 
-    report(options.folder)
-    return 0
+    return report(options.folder)
 
 
 def _rerun(options: argparse.Namespace) -> int:
     from experiments.rerun import rerun
 
-    print(rerun(options.folder, options.out))
+    changed = options.allow_changed_inputs
+    print(rerun(options.folder, options.out, allow_changed_inputs=changed))
     return 0
 
 

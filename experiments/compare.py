@@ -247,13 +247,16 @@ def write_comparison(sweep: Sweep) -> list[Path]:
 
 
 def main(folder: str | os.PathLike[str], console: Console | None = None) -> int:
-    """Compare the runs below ``folder``: print the table, write the files; 1 if a run failed."""
+    """Compare the runs below ``folder``: print the table, write the files.
+
+    Returns the exit status: 1 if a run has no result, be it failed, killed or still running.
+    """
     console = console or Console()
     sweep = collect_runs(folder)
     print_comparison(sweep.runs, sweep.failed, sweep.varying, console)
     write_comparison(sweep)
     console.print(f"charts: {sweep.folder / 'charts'}", markup=False, highlight=False)
-    return int((sweep.failed["status"] == FAILED).any()) if len(sweep.failed) else 0
+    return int(len(sweep.failed) > 0)
 
 
 if __name__ == "__main__":

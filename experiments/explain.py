@@ -49,7 +49,12 @@ def explain(error: BaseException, overrides: Sequence[str] = (), keys: Iterable[
 def is_expected(error: BaseException) -> bool:
     """Whether the user can cure this error; anything else is a defect of the program."""
     kinds = (WorkbenchError, HydraException, OmegaConfBaseException, OSError, YAMLError)
-    return any(isinstance(link, kinds) for link in _chain(error))
+    return any(isinstance(link, kinds) or _is_no_option(link) for link in _chain(error))
+
+
+def _is_no_option(error: BaseException) -> bool:
+    """Whether Hydra was given a number or the like where a group needs the name of an option."""
+    return isinstance(error, ValueError) and str(error).startswith("Config group override must be")
 
 
 def one_line(text: str) -> str:
@@ -70,6 +75,8 @@ def _explain_hydra(error: BaseException, overrides: Sequence[str], keys: list[st
     text = str(error)
     if isinstance(error, MissingConfigException):
         return _missing_option(text)
+    if _is_no_option(error):
+        return _no_option(overrides)
     if isinstance(error, OverrideParseException):
         return (
             f"{error.override}: cannot be read as GROUP=OPTION or KEY=VALUE; "
@@ -103,14 +110,32 @@ def _missing_option(text: str) -> str:
     if found is None:
         return one_line(text)
     group, option = found[1], found[2]
+    first, _, rest = group.partition("/")
+    if first in group_options():  # an option with slashes in it: model=meta-llama/Llama-3.1-8B
+        group, option = first, "/".join(filter(None, (rest, option)))
     options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or list(group_options().get(group, {}))
+    return _no_such(group, option, options)
+
+
+def _no_such(group: str, option: str, options: Iterable[str]) -> str:
     options = [name for name in options if name != "schema"]
     cure = ""
     if group == "hydra/launcher" and option == "ray":
         cure = "; pip install -e '.[ray]' adds it"
+    if group == "model":
+        cure = "; any other: model=hf_config model.path=PATH/config.json"
     listed = ", ".join(options) or "none"
     hint = _close(option, options)
     return f"{group}={option}: there is no such {group}; {hint}it is one of: {listed}{cure}"
+
+
+def _no_option(overrides: Sequence[str]) -> str:
+    groups = group_options()
+    for override in overrides:
+        group, _, value = override.lstrip("+~").partition("=")
+        if group in groups and value not in groups[group]:
+            return _no_such(group, value, groups[group])
+    return "a group needs the name of one of its options: workbench list shows them"
 
 
 def _wrong_type(text: str, overrides: Sequence[str]) -> str:

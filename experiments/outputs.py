@@ -7,7 +7,15 @@ arithmetic by `workbench.metrics`.
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.run_folder import CHARTS, NOT_SERVED, REQUESTS, STEPS, TIMELINE, RunFolder
+from experiments.run_folder import (
+    CHARTS,
+    NOT_SERVED,
+    RECORDING,
+    REQUESTS,
+    STEPS,
+    TIMELINE,
+    RunFolder,
+)
 from experiments.tables import (
     json_safe,
     requests_frame,
@@ -35,6 +43,8 @@ def write_outputs(
     write_steps_parquet(folder.path / STEPS, result.steps)
     if lines := not_served(requests):
         (folder.path / NOT_SERVED).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if result.recording is not None:
+        (folder.path / RECORDING).write_bytes(result.recording)
     if timeline:
         write_timeline(folder.path / TIMELINE, result.records, result.steps)
     summary: dict[str, Any] = summarize(
@@ -55,7 +65,7 @@ def write_outputs(
 
 
 def not_served(requests: RequestColumns) -> list[str]:
-    """A line for each request that was ignored or ended as an error and says why."""
+    """A line for each request that did not get all it wanted, and why."""
     return [
         f"{name} ({reason}): {detail}"
         for name, reason, detail in zip(

@@ -6,7 +6,7 @@ Knows how the command line becomes a composed config and how errors of that are 
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import hydra
@@ -26,7 +26,7 @@ from workbench.errors import ConfigError
 FULL_ERROR = "HYDRA_FULL_ERROR"
 USAGE = 2
 INTERRUPTED = 130
-MAY_BE_EMPTY = ("experiment", "variant")
+MAY_BE_EMPTY = ("experiment", "variant", "uncertainty")
 HYDRA_SETTINGS = (
     "hydra.run.dir",
     "hydra.sweep.dir",
@@ -36,10 +36,16 @@ HYDRA_SETTINGS = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    config_name: str = "config",
+    function: Callable[[DictConfig], None] = task,
+) -> int:
     """Runs with these command-line arguments (default: the program's own). Returns the exit status.
 
     0: done. 1: a run failed, its folder says why. 2: the arguments do not make a config.
+    `function` is what is done with each composed config, `config_name` its file in `conf/`.
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
     prepare()
@@ -47,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _refuse_empty_groups(argv)
         with _as_program_arguments(argv), _errors_raised():
-            hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name="config")(task)()
+            entry = hydra.main(
+                version_base="1.3", config_path=str(CONF_DIR), config_name=config_name
+            )
+            entry(function)()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
@@ -57,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if full_error or not is_expected(error):
             raise
         overrides = [a for a in argv if not a.startswith("-")]
-        print(f"error: {explain(error, overrides, setting_names(overrides))}", file=sys.stderr)
+        names = setting_names(overrides, config_name)
+        print(f"error: {explain(error, overrides, names)}", file=sys.stderr)
         return USAGE
     return 0
 
@@ -77,14 +87,14 @@ def prepare() -> None:
     register_resolvers()
 
 
-def compose_config(overrides: Sequence[str] = ()) -> DictConfig:
+def compose_config(overrides: Sequence[str] = (), config_name: str = "config") -> DictConfig:
     """The composed config of one run, without running it. Raises Hydra's errors."""
     prepare()
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF_DIR)):
-        return compose("config", overrides=list(overrides))
+        return compose(config_name, overrides=list(overrides))
 
 
-def setting_names(overrides: Sequence[str] = ()) -> list[str]:
+def setting_names(overrides: Sequence[str] = (), config_name: str = "config") -> list[str]:
     """Full names of all groups and settings, for suggestions; groups are composed as chosen.
 
     A parameter that a class has and the config does not name comes with a leading `+`.
@@ -92,10 +102,10 @@ def setting_names(overrides: Sequence[str] = ()) -> list[str]:
     groups = group_options()
     choices = [o for o in overrides if o.partition("=")[0] in groups]
     try:
-        config = compose_config(choices)
+        config = compose_config(choices, config_name)
     except (HydraException, OmegaConfBaseException, ValueError, YAMLError):  # a null group, a file
         try:
-            config = compose_config()
+            config = compose_config((), config_name)
         except (HydraException, OmegaConfBaseException, YAMLError):
             return [*groups, *HYDRA_SETTINGS]  # what is broken lies in a file
     return [*_names(config, ""), *groups, *HYDRA_SETTINGS]

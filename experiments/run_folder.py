@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,35 @@ from workbench.errors import ConfigError
 
 DONE = "DONE"
 FAILED = "FAILED"
+STARTED = ".started"  # of a run that has begun and not ended: a killed one is recognised by it
 ERROR = "error.txt"
 CONFIG = "config.yaml"  # the whole composed config, every reference in it resolved
 SUMMARY = "summary.json"
 REQUESTS = "requests.parquet"
 STEPS = "steps.parquet"
 TIMELINE = "timeline.json"
+RECORDING = "recording.jsonl.gz"  # of a run on the engine, for experiments.parity
 NOT_SERVED = "not_served.txt"  # requests that were ignored or ended as errors, and why
 PROVENANCE = "provenance.json"
 CHARTS = "charts"
-FILES = (DONE, FAILED, ERROR, CONFIG, SUMMARY, REQUESTS, STEPS, TIMELINE, NOT_SERVED, PROVENANCE)
+FILES = (
+    DONE,
+    FAILED,
+    ERROR,
+    CONFIG,
+    SUMMARY,
+    REQUESTS,
+    STEPS,
+    TIMELINE,
+    RECORDING,
+    NOT_SERVED,
+    PROVENANCE,
+)
 
-# settings that say how a run shows itself; they change nothing that it writes
-PRESENTATION_KEYS = frozenset({"progress", "fail_fast", "resume", "quiet"})
+RESULTS = (CONFIG, SUMMARY, REQUESTS, STEPS, PROVENANCE)  # what every finished run has
+
+# settings that say how a run shows itself; its tables and its summary are the same with any of them
+PRESENTATION_KEYS = frozenset({"progress", "fail_fast", "resume", "charts", "timeline"})
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
@@ -70,13 +86,14 @@ class RunFolder:
     def start(self) -> None:
         """Makes the folder and removes whatever an earlier run left in it, markers first."""
         self.path.mkdir(parents=True, exist_ok=True)
-        ours = (DONE, FAILED, PROVENANCE, SUMMARY, ERROR)
+        ours = (STARTED, DONE, FAILED, PROVENANCE, SUMMARY, ERROR)
         theirs = [name for name in (*FILES, CHARTS) if (self.path / name).exists()]
         if theirs and not any((self.path / name).exists() for name in ours):
             raise ConfigError(
                 f"hydra.run.dir={self.path} holds {theirs[0]!r} but no run of this program, and a "
                 "run would overwrite it: name a new or an empty folder"
             )
+        (self.path / STARTED).touch()
         for name in FILES:
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / CHARTS, ignore_errors=True)
@@ -84,6 +101,7 @@ class RunFolder:
     def finish(self, config_hash: str, revision: str | None) -> None:
         """Marks the run as finished. Nothing is written into the folder after this."""
         write_json(self.path / DONE, {"config_hash": config_hash, "revision": revision})
+        (self.path / STARTED).unlink(missing_ok=True)
 
     def fail(self, message: str, error: BaseException) -> None:
         """Records a failure: one line for people, then the traceback for developers."""
@@ -92,6 +110,7 @@ class RunFolder:
         trace = "".join(traceback.format_exception(error))
         write_atomically(self.path / ERROR, f"{message}\n\n{trace}")
         write_atomically(self.path / FAILED, message + "\n")
+        (self.path / STARTED).unlink(missing_ok=True)
 
     def marker(self) -> dict[str, Any] | None:
         """What `DONE` says, or None if the run has not finished (or the marker is not readable)."""
@@ -105,6 +124,18 @@ class RunFolder:
         """Whether this folder holds the finished run of exactly this config."""
         marker = self.marker()
         return marker is not None and marker.get("config_hash") == config_hash
+
+    def lacks(self, names: Iterable[str] = RESULTS) -> list[str]:
+        """Those of the named files that are not there: a finished run has all that it promised."""
+        return [name for name in names if not (self.path / name).exists()]
+
+    def inputs(self) -> list[dict[str, Any]] | None:
+        """The files that the run has read, as `experiments.inputs` has them; None if not told."""
+        try:
+            told = json.loads((self.path / PROVENANCE).read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return told.get("inputs") if isinstance(told, dict) else None
 
     def failure(self) -> str | None:
         """The one line of a failed run, or None."""

@@ -8,7 +8,8 @@ A field of `MAY_BE_UNSET` is null in the config unless somebody chose a value, s
 can tell a default from a choice.
 """
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ DATACLASSES = {
     "cluster": "simulator.cluster.ClusterConfig",
     "parallel": "simulator.parallel.ParallelConfig",
     "slo": "workbench.metrics.SLO",
+    "uncertainty": "experiments.uncertainty.Uncertainty",
 }
 MAY_BE_UNSET = {"scheduler": "max_num_batched_tokens"}
 GROUPS = frozenset(DATACLASSES) | {
@@ -43,6 +45,9 @@ GROUPS = frozenset(DATACLASSES) | {
     "router",
     "backend",
 }
+
+
+OPTIONAL = frozenset({"uncertainty"})  # groups that a run may be without
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +68,15 @@ class RunSettings:
 
 
 def run_settings(config: DictConfig) -> RunSettings:
-    """The top of a composed config, checked. Raises ConfigError for a key that nothing reads."""
+    """The top of a composed config, checked.
+
+    Raises ConfigError for a key that nothing reads, here or in a group, and for one that is gone.
+    """
+    for name in (*RunSettings.__dataclass_fields__, *sorted(GROUPS - OPTIONAL)):
+        if name not in config:
+            raise ConfigError(f"{name} is missing, and every run needs it: leave out ~{name}")
+    for group in DATACLASSES:
+        check_names(config.get(group) or {}, group)
     values: dict[str, Any] = {}
     for key in map(str, config):
         if key in RunSettings.__dataclass_fields__:
@@ -106,12 +119,31 @@ def settings(config: DictConfig, group: str) -> Any:
     The group may be a typed node (composed by Hydra) or a plain one (read from a run folder).
     Raises ConfigError naming `GROUP.FIELD`.
     """
-    node = OmegaConf.merge(_schema(group), config[group])
+    # an optional group that was not chosen has its defaults
+    given = config.get(group) or {}
+    check_names(given, group)
+    node = OmegaConf.merge(_schema(group), given)
     values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True, throw_on_missing=True))
     if not is_chosen(config, group):
         del values[MAY_BE_UNSET[group]]
     with naming_groups(group):
         return get_class(DATACLASSES[group])(**values)
+
+
+def check_names(node: Mapping[Any, Any], group: str) -> None:
+    """Raises ConfigError for a setting that the dataclass of the group does not have.
+
+    Hydra refuses such a name unless it is forced in with `++`.
+    """
+    known = [f.name for f in fields(get_class(DATACLASSES[group]))]
+    for name in map(str, node):
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {group}.{close[0]}? " if close else ""
+            raise ConfigError(
+                f"{group}.{name}={node[name]}: there is no setting '{group}.{name}'; {hint}"
+                f"{group} has: {', '.join(known)}"
+            )
 
 
 def is_chosen(config: DictConfig, group: str) -> bool:

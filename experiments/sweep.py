@@ -15,7 +15,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.explain import explain
 from experiments.run_folder import FAILED, PRESENTATION_KEYS, RunFolder, fingerprint, run_folders
+from experiments.schema import run_settings
 
 MAX_NAME = 120
 WIDTH_OF_A_LOG = 140
@@ -81,19 +83,30 @@ def register_resolvers() -> None:
 
 
 class SweepReport(Callback):
-    """Hydra callback: after a multirun writes the comparison and tells how many jobs failed."""
+    """Hydra callback: checks the settings of a single run before its folder is begun.
+
+    After a multirun it writes the comparison and tells how many jobs failed.
+    """
 
     def __init__(self) -> None:
         self._started = 0.0
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Ends the program with status 2 if the top of the config is not what it must be."""
+        try:
+            run_settings(config)
+        except Exception as error:  # Hydra would turn it into a warning
+            print(f"error: {explain(error)}", file=sys.stderr)
+            sys.exit(2)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         self._started = time.time()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Ends the program with status 1 if a job of this sweep failed."""
+        """Ends the program with status 1 if the table has a run without a result."""
         folder = Path(config.hydra.sweep.dir)
         try:
-            report(folder)
+            status = report(folder)
         except Exception:  # Hydra would turn it into a warning
             traceback.print_exc()
             sys.exit(1)
@@ -103,17 +116,23 @@ class SweepReport(Callback):
             print(f"error: {jobs} of the sweep failed:", file=sys.stderr)
             for run in failed:
                 print(f"  {run.path.name}: {run.failure()}", file=sys.stderr)
+        elif status:
+            print(f"error: {folder} holds runs without a result, see above", file=sys.stderr)
+        if failed or status:
             sys.exit(1)
 
 
-def report(folder: Path) -> None:
-    """Writes the comparison of all runs below a folder, prints it and names the charts."""
+def report(folder: Path) -> int:
+    """Writes the comparison of all runs below a folder, prints it and names the charts.
+
+    Returns the exit status: 1 if a run has failed or is not finished.
+    """
     from rich.console import Console
 
     from experiments.compare import main as compare
 
     # a log or a pipe has no width of its own: leave room for every column
-    compare(folder, Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_LOG))
+    return compare(folder, Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_LOG))
 
 
 def failed_since(folder: Path, started: float) -> list[RunFolder]:

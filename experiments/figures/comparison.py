@@ -83,6 +83,8 @@ def metric_bars(
             text = "none" if np.isnan(value) else style.compact(value)
             _after(ax, 0 if np.isnan(value) else value, row, text)
         style.tidy_x(ax, 4)
+        if unit == "count":
+            style.whole_ticks(ax.xaxis)
     return figure
 
 

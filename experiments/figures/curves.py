@@ -185,6 +185,8 @@ def metrics_vs_parameter(
     _draw(figure, runs, sweep, group, line)
     for ax, metric in zip(axes.flat, known, strict=False):
         _finish(ax, log=metric.endswith(("_p99", "_p50", "_mean")) and "_s_" in metric)
+        if HEADLINES.get(metric, ("", "", 1.0))[1] == "count" and ax.get_yticks().size:
+            style.whole_ticks(ax.yaxis)
         _swept_ticks(ax, pd.to_numeric(runs[sweep], errors="coerce").dropna().to_numpy())
     for ax in axes.flat[len(known) :]:
         ax.set_axis_off()

@@ -154,19 +154,27 @@ def _course(
     middle = (edges[1:] + edges[:-1]) / 2 / scale
     handles += ax.plot(middle, median, color=style.BLUE)
     handles += ax.plot(middle, p95, color=style.VERMILLION, lw=1.2)
-    top = float(values.max() * factor)
-    if limit is not None and limit * factor < 2 * top:  # a limit far away would flatten the rest
-        top = max(top, limit * factor)
-    if style.wants_log(values):
-        low = float(np.percentile(values[values > 0], 1)) * factor
-        style.log_axis(ax, "y", low * 0.8, top * 1.2)
-    else:
-        ax.set_ylim(0, top * 1.05 if top > 0 else 1)
-    if limit is not None:
+    _scale_to(ax, values * factor, None if limit is None else limit * factor)
+    low, top = ax.get_ylim()
+    if limit is not None and low <= limit * factor <= top:
         handles.append(ax.axhline(limit * factor, color=style.INK, lw=0.9, ls=(0, (4, 3))))
     ax.set_xlim(0, max(float(edges[-1]) / scale, 1e-9))
     style.tidy(ax, xbins=8, ybins=4)
     return handles
+
+
+def _scale_to(ax: Axes, values: np.ndarray, limit: float | None) -> None:
+    """A vertical axis for the values, and for a limit near them; one far away would flatten all."""
+    top = float(values.max())
+    if limit is not None and limit < 2 * top:
+        top = max(top, limit)
+    if style.wants_log(values):
+        low = float(np.percentile(values[values > 0], 1))
+        if limit is not None and limit > low / 2:
+            low = min(low, limit)
+        style.log_axis(ax, "y", low * 0.8, top * 1.2)
+    else:
+        ax.set_ylim(0, top * 1.05 if top > 0 else 1)
 
 
 def _dots(ax: Axes, x: np.ndarray, y: np.ndarray) -> list[Line2D]:

@@ -5,6 +5,7 @@ are added up; where a share is shown (KV cache) they are drawn apart.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,12 @@ def _replicas(steps: pd.DataFrame) -> Iterator[tuple[int, dict[str, np.ndarray]]
     for number in numbers:
         mine = slice(None) if len(numbers) == 1 else columns["replica"] == number
         yield int(number), {name: values[mine] for name, values in columns.items()}
+
+
+def _sum_note(steps: pd.DataFrame) -> str:
+    """What a chart says that adds up several replicas."""
+    replicas = steps["replica"].nunique()
+    return f"sum of {replicas} replicas" if replicas > 1 else ""
 
 
 def _total(steps: pd.DataFrame, name: str, edges: np.ndarray) -> np.ndarray:
@@ -53,7 +60,15 @@ def _time_axes(axes: Iterable[Axes], end: float, unit: str) -> None:
 @style.styled
 def throughput_over_time(requests: pd.DataFrame, steps: pd.DataFrame) -> Figure:
     """Output tokens, prompt tokens computed, and requests arriving and finishing, per second."""
-    figure, axes = style.panels("Throughput over time", 3, 1, height=4.8, hspace=0.36, sharex=True)
+    figure, axes = style.panels(
+        "Throughput over time",
+        3,
+        1,
+        height=4.8,
+        hspace=0.36,
+        sharex=True,
+        note=_sum_note(steps),
+    )
     output, prompt, flow = axes.flat
     output.set_title("output tokens")
     prompt.set_title("prompt tokens computed (recomputed ones included, cached ones not)")
@@ -95,6 +110,7 @@ def queue_over_time(steps: pd.DataFrame) -> Figure:
         hspace=0.4,
         sharex=True,
         gridspec_kw={"height_ratios": [2.2, 1]},
+        note=_sum_note(steps),
     )
     state, preempted = axes.flat
     state.set_title("requests")
@@ -116,14 +132,17 @@ def queue_over_time(steps: pd.DataFrame) -> Figure:
     rate = sampling.rate(steps["start_s"].to_numpy(), coarse, steps["preempted"].to_numpy())
     preempted.stairs(rate, coarse / scale, fill=True, color=style.PURPLE)
     _time_axes(axes.flat, end / scale, unit)
+    style.whole_ticks(state.yaxis)
     if not rate.any():
-        preempted.set_ylim(0, 1)
-        preempted.set_yticks([0])
-        preempted.text(
-            0.5, 0.5, "none", transform=preempted.transAxes, ha="center", va="center",
-            color=style.GREY,
-        )  # fmt: skip
+        _say_none(preempted)
     return figure
+
+
+def _say_none(ax: Axes) -> None:
+    ax.set_ylim(0, 1)
+    ax.set_yticks([0])
+    middle: dict[str, Any] = {"ha": "center", "va": "center", "color": style.GREY}
+    ax.text(0.5, 0.5, "none", transform=ax.transAxes, **middle)
 
 
 @style.styled

@@ -34,6 +34,7 @@ PALE, GRID = "#C9CED6", "#E7EAEE"
 SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY, "#6B4C2A")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 DPI = 120
+LOG = ", log scale"
 WIDTH = 7.4  # inches; 888 pixels, the width of a README column
 
 RC: dict[Any, Any] = {
@@ -80,14 +81,27 @@ P = ParamSpec("P")
 
 
 def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Run a figure function under the style, whatever the caller's matplotlib settings are."""
+    """Run a figure function under the style, whatever the caller's matplotlib settings are.
+
+    A logarithmic axis says so in its label: beside a linear one it is not to be seen at a glance.
+    """
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with matplotlib.rc_context(RC):
-            return function(*args, **kwargs)
+            figure = function(*args, **kwargs)
+            _name_log_axes(figure)
+            return figure
 
     return wrapper
+
+
+def _name_log_axes(figure: Figure) -> None:
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            label = axis.get_label_text()
+            if axis.get_scale() == "log" and label and not label.endswith(LOG):
+                axis.set_label_text(label + LOG)
 
 
 def panels(
@@ -206,9 +220,14 @@ def tidy_x(axes: Axes, bins: int) -> None:
     _few_ticks(axes.xaxis, bins)
 
 
-def _few_ticks(axis: Axis, bins: int) -> None:
+def whole_ticks(axis: Axis, bins: int = 4) -> None:
+    """``tidy`` for one axis that counts something: ticks at whole numbers only."""
+    _few_ticks(axis, bins, integer=True)
+
+
+def _few_ticks(axis: Axis, bins: int, *, integer: bool = False) -> None:
     if axis.get_scale() == "linear":
-        axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10], integer=integer))
         axis.set_major_formatter(FuncFormatter(lambda v, _: _tick(v, axis)))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.cli import main
+from experiments.cli import FORWARDED, main
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = [
@@ -26,6 +26,16 @@ def test_help_explains_and_names_every_command(capsys: pytest.CaptureFixture[str
     commands = ("run", "plot", "compare", "rerun", "conformance", "bench-scheduler", "fetch-traces")
     for command in (*commands, "list", "No GPU is needed"):
         assert command in text
+
+
+@pytest.mark.parametrize("command", sorted(FORWARDED))
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status = main([command, "--help"])
+    except SystemExit as end:  # argparse ends the program
+        status = end.code  # type: ignore[assignment]
+    assert status == 0
+    assert len(capsys.readouterr().out.splitlines()) > 3
 
 
 def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,12 +114,14 @@ def test_the_table_fits_the_console(sweep, width):
     assert max(map(len, text.splitlines())) <= width
 
 
-def test_main_tells_of_failures_by_its_status(tmp_path):
+def test_main_tells_of_runs_without_a_result_by_its_status(tmp_path):
     console = Console(file=io.StringIO())
+    make_run(tmp_path / "d", [])
+    assert main(tmp_path, console) == 0
     (make_run(tmp_path / "f", [], done=False) / "FAILED").write_text("no")
     assert main(tmp_path, console) == 1
     (tmp_path / "f" / "FAILED").unlink()
-    assert main(tmp_path, console) == 0
+    assert main(tmp_path, console) == 1
 
 
 def test_seeds_are_averaged(tmp_path):

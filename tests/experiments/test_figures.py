@@ -92,6 +92,60 @@ def test_kv_usage_of_several_replicas(replicas, capacity):
     assert len(figure.axes[0].lines) == (replicas if replicas <= 4 else 1)
 
 
+def log_axes(figure):
+    """Labels of the logarithmic axes that have one."""
+    axes = [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
+    labels = [a.get_label_text() for a in axes if a.get_scale() == "log"]
+    return [label for label in labels if label]
+
+
+def test_a_logarithmic_axis_says_so():
+    requests, _ = frames(40)
+    assert set(log_axes(figures.itl_distribution(requests))) == {
+        "gap (ms), log scale",
+        "gaps longer than this (%), log scale",
+    }
+    runs = compared(3)
+    wide = runs.assign(ttft_s_p99=[0.1, 1.0, 9.0])
+    for figure in (
+        comparison.latency_percentiles(wide),
+        curves.latency_vs_throughput(wide, "rate"),
+        curves.metrics_vs_parameter(runs.assign(rate=[1, 4, 16]), "rate"),
+    ):
+        assert log_axes(figure)
+        assert all(label.endswith(", log scale") for label in log_axes(figure))
+    linear = [ax.get_xlabel() for ax in figures.latency_cdf(requests).axes]
+    assert any(not label.endswith("log scale") for label in linear)
+
+
+@pytest.mark.parametrize(("ttft_s", "shown"), [(1.0, True), (50.0, False)])
+def test_the_legend_names_a_limit_only_where_it_is_to_be_seen(ttft_s, shown):
+    figure = figures.latency_over_time(frames(40)[0], SLO(ttft_s=ttft_s))
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["request", "median", "p95", "SLO limit"][: 4 if shown else 3]
+    dashed = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert len(dashed) == shown
+    low, high = figure.axes[0].get_ylim()
+    assert all(low <= line.get_ydata()[0] <= high for line in dashed)
+
+
+@pytest.mark.parametrize(("replicas", "note"), [(1, []), (3, ["sum of 3 replicas"])])
+def test_charts_that_add_up_replicas_say_so(replicas, note):
+    requests, steps = frames(30, replicas)
+    for figure in (figures.queue_over_time(steps), figures.throughput_over_time(requests, steps)):
+        assert [text.get_text() for text in figure.texts[1:]] == note
+
+
+def test_counts_have_ticks_at_whole_numbers_only():
+    runs = compared(3).assign(preemptions=[0, 1, 2])
+    curve = curves.metrics_vs_parameter(runs, "rate", metrics=["preemptions"])
+    bars = comparison.metric_bars(runs, ["preemptions"], "Other")
+    queue = figures.queue_over_time(frames(3)[1])
+    for axis in (curve.axes[0].yaxis, bars.axes[0].xaxis, queue.axes[0].yaxis):
+        assert len(axis.get_ticklocs()) > 1
+        assert all(float(tick).is_integer() for tick in axis.get_ticklocs())
+
+
 def test_gantt_cuts_a_bar_where_a_request_was_preempted():
     requests, _ = frames(5)
     decode = figures.request_gantt(requests).axes[0].collections[2]

@@ -1,17 +1,14 @@
 """Runs from the command line into a folder: what they leave, and how they fail."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from experiments import job
-from experiments.rerun import rerun
 from experiments.run import main
 from experiments.run_folder import RunFolder
-from workbench.errors import ConfigError
 
 TINY = [
     "workload=poisson_fixed",
@@ -79,27 +76,6 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: 
         assert first != other
 
 
-def test_a_run_can_be_repeated_from_its_folder_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORKBENCH_TRACES", "somewhere")
-    assert run(tmp_path / "first", *PLAIN, "seed=7", "queue=priority") == 0
-    shutil.rmtree(tmp_path / "first" / ".hydra")
-    monkeypatch.delenv("WORKBENCH_TRACES")
-    assert "done" in rerun(tmp_path / "first", tmp_path / "second")
-    for name in ("requests.parquet", "steps.parquet", "config.yaml"):
-        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
-    assert (tmp_path / "first" / "DONE").read_text() == (tmp_path / "second" / "DONE").read_text()
-
-
-def test_repeating_needs_a_run_and_another_folder(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not a run folder"):
-        rerun(tmp_path, tmp_path / "out")
-    (tmp_path / "config.yaml").write_text("seed: 0\n")
-    with pytest.raises(ConfigError, match="name another one"):
-        rerun(tmp_path, tmp_path)
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -122,6 +98,9 @@ def test_repeating_needs_a_run_and_another_folder(tmp_path: Path) -> None:
             "write +router.cache_threshold=0.5",
         ),
         (["hydra.run.dri=x"], "did you mean hydra.run.dir?"),
+        (["scheduler=3"], "there is no such scheduler; it is one of: async, default"),
+        (["queue=true"], "there is no such queue"),
+        (["model=meta-llama/Llama-3.1-8B"], "model=hf_config model.path=PATH/config.json"),
     ],
 )
 def test_a_command_line_that_makes_no_config(
@@ -135,13 +114,37 @@ def test_a_command_line_that_makes_no_config(
 
 
 @pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed=-1", "seed=-1 must be at least 0"),
+        ("seed=abc", "seed='abc' must be of type int"),
+        ("charts=maybe", "charts='maybe' must be of type bool"),
+        ("+speed=fast", "speed: nothing reads this setting"),
+        (
+            "++scheduler.foo=1",
+            "scheduler.foo=1: there is no setting 'scheduler.foo'; scheduler has:",
+        ),
+        ("++cache.blocksize=1", "did you mean cache.block_size?"),
+        ("~scheduler", "scheduler is missing, and every run needs it"),
+        ("~seed", "seed is missing"),
+    ],
+)
+def test_the_top_of_a_config_is_checked_before_a_folder_is_begun(
+    override: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "out", override) == 2
+    assert message in one_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["workload=csv", "workload.path=nowhere.csv"], "nowhere.csv"),
         (["workload=csv"], "workload.path is not set"),
         (["model=llama3_70b"], "does not fit"),
-        (["seed=-1"], "seed=-1 must be at least 0"),
-        (["+speed=fast"], "speed: nothing reads this setting"),
+        (["scheduler.max_num_seqs=0"], "scheduler.max_num_seqs=0 must be at least 1"),
+        (["cost_model=constant", "cost_model.step_s=abc"], "cost_model.step_s='abc': expected"),
     ],
 )
 def test_a_run_that_cannot_start(
@@ -223,6 +226,39 @@ def test_a_request_that_outgrows_the_cache_is_counted_and_told(tmp_path: Path) -
     assert "blocks" in line
     rows = pq.read_table(tmp_path / "out" / "requests.parquet")["finish_detail"].to_pylist()
     assert [row for row in rows if row] == [line.partition("): ")[2]]
+
+
+def test_an_answer_that_the_model_length_cuts_is_counted_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n0.0,100,5\n0.1,100,500\n")
+    short = ["workload=csv", f"workload.path={trace}", "scheduler.max_model_len=128"]
+    assert run(tmp_path / "out", *PLAIN[2:], *short) == 0
+    summary = RunFolder(tmp_path / "out").summary()
+    assert [summary[key] for key in ("finished", "length", "truncated")] == [2, 2, 1]
+    (line,) = (tmp_path / "out" / "not_served.txt").read_text().splitlines()
+    assert line.startswith("1 (length): the answer was cut at 28 of 500 tokens")
+    assert "1 request was not served to the end" in capsys.readouterr().out
+
+
+def test_a_step_without_a_price_ends_the_run_and_keeps_what_was_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = tmp_path / "recorded.csv"
+    steps.write_text("duration_s\n" + "0.01\n" * 10)
+    replay = ["cost_model=replay", f"cost_model.path={steps}"]
+    assert run(tmp_path / "out", *PLAIN, *replay) != 0
+    folder = RunFolder(tmp_path / "out")
+    err = capsys.readouterr().err
+    assert "error: " in err
+    assert "the run was stopped at" in err
+    assert folder.marker() is None
+    assert folder.failure()
+    assert len(pq.read_table(tmp_path / "out" / "steps.parquet")) == 10
+    summary = folder.summary()
+    assert summary["unfinished"] > 0
+    assert summary["requests"] == summary["finished"] + summary["unfinished"]
 
 
 def test_the_queue_that_is_chosen_is_the_queue_that_is_used(tmp_path: Path) -> None:

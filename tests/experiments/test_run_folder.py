@@ -2,10 +2,20 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.run_folder import CHARTS, FILES, RunFolder, fingerprint, run_folders, write_json
+from experiments.run_folder import (
+    CHARTS,
+    FILES,
+    STARTED,
+    RunFolder,
+    fingerprint,
+    run_folders,
+    write_json,
+)
+from workbench.errors import ConfigError
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -21,8 +31,8 @@ def test_fingerprint_ignores_the_order_of_keys(config: dict[str, object]) -> Non
 
 
 def test_fingerprint_ignores_presentation_and_sees_the_rest() -> None:
-    base = {"seed": 1, "progress": True, "hydra": {"run": 1}}
-    assert fingerprint(base) == fingerprint({"seed": 1, "progress": False})
+    base = {"seed": 1, "progress": True, "charts": True, "timeline": True, "hydra": {"run": 1}}
+    assert fingerprint(base) == fingerprint({"seed": 1, "progress": False, "charts": False})
     assert fingerprint(base) != fingerprint({"seed": 2})
     assert fingerprint({"a": 1}) != fingerprint({"a": "1"})
 
@@ -34,7 +44,22 @@ def test_a_start_removes_all_that_an_earlier_run_left(tmp_path: Path) -> None:
     (tmp_path / CHARTS / "old.png").write_text("old")
     (tmp_path / "notes.txt").write_text("mine")
     RunFolder(tmp_path).start()
-    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [STARTED, "notes.txt"]
+
+
+def test_a_run_that_was_killed_early_can_be_started_again(tmp_path: Path) -> None:
+    RunFolder(tmp_path).start()
+    (tmp_path / "config.yaml").write_text("seed: 0")
+    RunFolder(tmp_path).start()
+    assert not (tmp_path / "config.yaml").exists()
+    RunFolder(tmp_path).finish("hash", None)
+    assert [file.name for file in tmp_path.iterdir()] == ["DONE"]
+
+
+def test_a_file_of_somebody_else_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 0")
+    with pytest.raises(ConfigError, match="no run of this program"):
+        RunFolder(tmp_path).start()
 
 
 def test_a_finished_run_is_finished_for_its_own_config_only(tmp_path: Path) -> None:

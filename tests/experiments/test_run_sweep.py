@@ -108,6 +108,81 @@ def test_a_value_that_is_misspelt_stops_a_sweep_before_it_starts(
     assert run_folders(tmp_path) == []
 
 
+def test_a_value_of_the_wrong_type_stops_a_sweep_before_it_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(tmp_path, "scheduler.max_num_seqs=4,many,8") == 2
+    assert "expected a whole number, got 'many'" in capsys.readouterr().err
+    assert run_folders(tmp_path) == []
+
+
+def write_trace(file: Path, *lengths: int) -> None:
+    rows = [f"{i / 10},{length},5" for i, length in enumerate(lengths)]
+    file.write_text("\n".join(["arrived_at,num_prefill_tokens,num_decode_tokens", *rows]) + "\n")
+
+
+def test_jobs_on_a_trace_that_has_changed_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        write_trace(tmp_path / place / "trace.csv", 100, 50)
+    monkeypatch.chdir(tmp_path / "here")
+    command = ["-m", *TINY[2:], "workload=csv", "workload.path=trace.csv", "seed=0,1"]
+    command.append(f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert main(command) == 0
+    monkeypatch.chdir(tmp_path / "there")  # the same file in another place
+    capsys.readouterr()
+    assert main(command) == 0
+    assert capsys.readouterr().out.count("already done") == 2
+    write_trace(tmp_path / "there" / "trace.csv", 100, 50, 7)
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert told.count("running again, for workload.path: ") == 2
+    assert told.count("has changed (sha256 ") == 2
+    runs = run_folders(tmp_path / "sweep")
+    assert [run.summary()["requests"] for run in runs] == [3, 3]
+    (tmp_path / "there" / "trace.csv").unlink()  # the results are all that is left of it
+    assert main(command) == 0
+    assert capsys.readouterr().out.count("trace.csv is not there") == 2
+
+
+@pytest.mark.parametrize("name", ["summary.json", "requests.parquet", "steps.parquet"])
+def test_a_finished_job_whose_files_are_gone_runs_again(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(tmp_path, "seed=0") == 0
+    (run,) = run_folders(tmp_path)
+    (run.path / name).unlink()
+    capsys.readouterr()
+    assert sweep(tmp_path, "seed=0") == 0
+    assert f"running again, for its {name} is gone" in capsys.readouterr().out
+    assert (run.path / name).exists()
+
+
+def test_a_finished_job_without_charts_only_draws_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(tmp_path, "seed=0") == 0
+    (run,) = run_folders(tmp_path)
+    before = (run.path / "DONE").stat().st_mtime_ns
+    capsys.readouterr()
+    assert sweep(tmp_path, "seed=0", "charts=true", "timeline=true") == 0
+    assert "already done" in capsys.readouterr().out
+    assert (run.path / "DONE").stat().st_mtime_ns == before
+    assert len(list((run.path / "charts").glob("*.png"))) == 8
+    assert json.loads((run.path / "timeline.json").read_text())["traceEvents"]
+
+
+def test_a_sweep_whose_table_has_a_run_without_a_result_ends_with_status_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(tmp_path, "seed=0,1") == 0
+    (run_folders(tmp_path)[0].path / "summary.json").unlink()
+    assert sweep(tmp_path, "seed=2") == 1
+    assert "holds runs without a result" in capsys.readouterr().err
+
+
 def test_jobs_run_in_worker_processes(tmp_path: Path) -> None:
     assert sweep(tmp_path, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2") == 0
     assert len(finished(tmp_path)) == 2

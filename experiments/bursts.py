@@ -1,0 +1,80 @@
+"""A designed workload that shows an engine every size of batch within a few seconds.
+
+Bursts of one request, of two, and so on up to more than the engine runs at once; half of a burst
+comes together, the rest while it is served, so that prompts meet batches of all sizes. Lengths
+follow from the engine's limits, and from nothing that is simulated later.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from simulator.calibration import Calibration
+from workbench.step_profile import StepShape
+from workbench.workload.base import ListWorkload, WorkloadRequest
+
+SHORTEST = 8
+LONGEST_PROMPT = 0.6  # of a request's limit
+LONGEST_ANSWER = 0.2
+MOST_ANSWER = 128
+OVERFULL = 1.5
+LATE = 0.7  # of a burst's own time, over which its second half comes
+MOST_REQUESTS = 5000
+
+
+def burst_workload(
+    model: Calibration, num_tokens: int, num_rows: int, length: int, seconds: float, seed: int
+) -> ListWorkload:
+    """Bursts that take about `seconds` to serve.
+
+    Args:
+        model: What steps are expected to take.
+        num_tokens, num_rows: Of a step, at most.
+        length: Of a request, at most, tokens.
+        seed: Of everything that is drawn.
+    """
+    rng = np.random.default_rng(seed)
+    levels = burst_sizes(num_rows)
+    requests: list[WorkloadRequest] = []
+    now = 0.0
+    while now < seconds and len(requests) < MOST_REQUESTS:
+        for size in rng.permutation(levels).tolist():
+            burst, took = _burst(model, num_tokens, num_rows, length, size, rng)
+            times = np.sort(rng.uniform(0, LATE * took, size))
+            times[: (size + 1) // 2] = 0.0
+            requests += [
+                WorkloadRequest(str(len(requests) + i), now + float(at), *lengths)
+                for i, (at, lengths) in enumerate(zip(np.sort(times), burst, strict=True))
+            ]
+            now += took
+            if now >= seconds:
+                break
+    return ListWorkload(requests)
+
+
+def burst_sizes(num_rows: int) -> list[int]:
+    """1, 2, 4 … up to more than there are rows."""
+    sizes = [2**i for i in range(num_rows.bit_length()) if 2**i < num_rows]
+    return [*sizes, num_rows, int(OVERFULL * num_rows) + 1]
+
+
+def _burst(
+    model: Calibration,
+    num_tokens: int,
+    num_rows: int,
+    length: int,
+    size: int,
+    rng: np.random.Generator,
+) -> tuple[Sequence[tuple[int, int]], float]:
+    """(prompt and answer of each request, seconds to serve them all)."""
+    longest = max(int(LONGEST_PROMPT * length), SHORTEST + 1)
+    answer = max(min(int(LONGEST_ANSWER * length), MOST_ANSWER), 2)
+    prompts = np.exp(rng.uniform(np.log(SHORTEST), np.log(longest), size)).astype(int)
+    answers = rng.integers(min(4, answer - 1), answer + 1, size)
+    rows = max(min(size, num_rows) * 2 // 3, 1)
+    context = rows * int(prompts.mean() + answers.mean() / 2)
+    decode = model.mean_s(StepShape(rows, context, [], rows)) / rows
+    chunk = int(min(num_tokens, max(prompts.mean(), SHORTEST)))
+    prefill = model.mean_s(StepShape(0, 0, [(chunk, 0)], 1)) / chunk
+    took = float(prompts.sum() * prefill + answers.sum() * decode)
+    return list(zip(prompts.tolist(), answers.tolist(), strict=True)), took

@@ -1,0 +1,113 @@
+"""What a calibration found, as a page: prices, residuals, how steps scatter.
+
+Knows a calibration and the steps that it was fitted to.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from simulator.calibration import Calibration
+from simulator.calibration.terms import COUNTS
+from workbench.step_profile import MeasuredStep
+
+CHARTS = "charts"
+MEANING = {
+    "step": "every step",
+    "decodes": "a row that decodes",
+    "decode_context": "a key that decodes read",
+    "chunks": "a prompt chunk",
+    "chunk_pairs": "a query and a key of a chunk",
+    "chunk_context": "a key that chunks read",
+    "samples": "a row of logits",
+    "swap_blocks": "a KV block copied",
+}
+
+
+def write_calibration_report(
+    folder: Path, calibration: Calibration, steps: Sequence[MeasuredStep], argv: Sequence[str]
+) -> None:
+    """Write report.html and its charts into the folder."""
+    from experiments.figures.calibration_fit import calibration_fit, jitter_of_runs
+    from experiments.figures.style import save
+    from experiments.report.page import Chart, Section, write_page
+
+    charts = folder / CHARTS
+    charts.mkdir(exist_ok=True)
+    save(calibration_fit(calibration, steps), charts / "fit.png")
+    save(jitter_of_runs(calibration, steps), charts / "jitter.png")
+    write_page(
+        folder / "report.html",
+        f"Calibration of {calibration.facts.get('model', {}).get('name', 'a model')}",
+        [
+            Section("How good it is", tables=[residual_table(calibration)], charts=[
+                Chart("Measured over fitted time of every step", charts / "fit.png"),
+            ]),
+            Section("How steps scatter", text=_jitter_text(calibration), charts=[
+                Chart("Recorded steps in the order of time", charts / "jitter.png"),
+            ]),
+            Section("What a step is made of", tables=[price_table(calibration)]),
+        ],
+        [str(calibration.facts.get("command", " ".join(argv)))],
+        {name: _plain(value) for name, value in calibration.facts.items()},
+    )  # fmt: skip
+
+
+def residual_table(calibration: Calibration) -> Any:
+    """Errors in and out of sample."""
+    from experiments.report.page import Table
+
+    rows = []
+    for kind, both in calibration.residuals.items():
+        for name, told in both.items():
+            if told.get("steps"):
+                errors = [
+                    f"{100 * told[key]:.1f} %"
+                    for key in ("mean_error", "mean_absolute_error", "p90_absolute_error")
+                ]
+                rows.append([f"{kind}, {name.replace('_', ' ')}", told["steps"], *errors])
+    columns = ("steps", "number", "mean error", "mean absolute error", "90th percentile")
+    return Table("Fitted over measured time of single steps", columns, rows)
+
+
+def price_table(calibration: Calibration) -> Any:
+    """Prices of the device and of the host."""
+    from experiments.report.page import Table
+
+    rows: list[list[Any]] = [
+        [MEANING[name], *(_micro(prices.seconds.get(name)) for prices in _both(calibration))]
+        for name in COUNTS
+        if any(prices.seconds.get(name) for prices in _both(calibration))
+    ]
+    nodes = calibration.device.token_nodes
+    for low, high, slope in zip(
+        nodes[:-1], nodes[1:], calibration.device.token_slopes, strict=True
+    ):
+        rows.append([f"a token, from {low:g} to {high:g}", _micro(slope), None])
+    return Table("Microseconds", ("of", "device", "host"), rows)
+
+
+def _both(calibration: Calibration) -> tuple[Any, Any]:
+    return calibration.device, calibration.host
+
+
+def _micro(seconds: float | None) -> str | None:
+    return None if not seconds else f"{1e6 * seconds:.4g}"
+
+
+def _jitter_text(calibration: Calibration) -> str:
+    jitter = calibration.jitter
+    low, high = jitter.quantiles[2], jitter.quantiles[-4]
+    return (
+        f"Around the typical step of its run, nine steps of ten lie between {100 * low:+.1f} % and"
+        f" {100 * high:+.1f} %; neighbours have a correlation of {jitter.autocorrelation:.2f}."
+        f" The mean step takes {100 * (jitter.mean_factor - 1):+.1f} % more than the typical one."
+        f" A whole run is off by {100 * jitter.run_sd:.1f} % (root mean square over"
+        f" {jitter.num_runs} recordings, each predicted without itself)."
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {inner}" for name, inner in value.items())
+    return value

@@ -1,0 +1,48 @@
+"""Simulates measured closed-loop operating points and says how far both are apart.
+
+    python -m experiments.compare_silicon points=CSV hydra.run.dir=OUT
+
+The CSV has a point a line (experiments/measured/points.py says what is read); steps are priced
+with the tables of single kernels in profiles_dir=DIR/kernels/<system>. OUT gets errors.json,
+points.csv, charts and report.html. More settings: `SiliconSettings` in
+experiments/measured/settings.py.
+
+The exit status is 0 if the points could be compared, whatever the errors are, and 2 if the words or
+the table do not make a comparison.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from experiments.explain import explain, is_expected
+from experiments.measured.settings import SiliconSettings, read_settings
+
+USAGE, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; the exit status."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if any(word in ("-h", "--help") for word in argv):
+        print(__doc__)
+        return 0
+    try:
+        settings, folder = read_settings(argv, SiliconSettings)
+        from experiments.measured.silicon import compare_points
+
+        command = " ".join(["python -m experiments.compare_silicon", *argv])
+        print(compare_points(settings, folder, command))
+        print(f"Everything is in {folder}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        print(f"error: {explain(error, argv)}", file=sys.stderr)
+        return USAGE
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""A live run and its simulation: the same requests, sent at the same moments.
+
+Knows how a served phase becomes tables, and how the simulator repeats it: requests reach the engine
+after the front end's delay, steps take what the calibration says, tokens reach the client after the
+front end's second delay. Times are seconds since the first request was sent.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from experiments.errors import latency_errors
+from experiments.live_vllm.calibrate import LiveCalibration
+from experiments.live_vllm.client import Answer
+from experiments.live_vllm.front_end import FrontEnd
+from experiments.live_vllm.replay import Difference, ServerSettings
+from experiments.live_vllm.session import Served
+from experiments.tables import requests_frame, steps_frame
+from simulator.calibration import Calibration
+from simulator.cost_models.base import CostModel
+from simulator.simulation import Simulation
+from workbench.metrics import RequestRecord, RunResult
+from workbench.router import RoundRobin
+from workbench.step_profile import StepShape
+from workbench.workload.base import ListWorkload, WorkloadRequest
+
+WINDOW_S = 1.0
+REQUEST_TIMES = ("arrival_s", "first_scheduled_s", "first_token_s", "finish_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One world's run: frames of its requests, at the client's, and of its steps; its counters."""
+
+    requests: pd.DataFrame
+    steps: pd.DataFrame
+    counters: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """A load in both worlds.
+
+    Attributes:
+        name: Of the load.
+        rate: Requests a second that were sent.
+        share: Of what the server can do.
+        measured, simulated: The two sides.
+        errors: See `latency_errors`.
+        errors_at_its_pace: The same of a simulation whose steps are scaled, second by second, to
+            how fast the machine was: what remains is not the machine's mood. No prediction.
+        num_steps, num_equal: The server's steps, and those that the workbench decides alike.
+        difference: The first that it does not.
+        others: CPUs that others used in the most disturbed part; None: not known.
+    """
+
+    name: str
+    rate: float
+    share: float
+    measured: Side
+    simulated: Side
+    errors: dict[str, float]
+    errors_at_its_pace: dict[str, float]
+    num_steps: int
+    num_equal: int
+    difference: Difference | None
+    others: float | None
+
+
+class _Prices(CostModel):
+    """A calibration's mean step times, without a file.
+
+    `pace`: Factors of the machine's pace in each `WINDOW_S` of the run, and the run's clock.
+    """
+
+    is_bounded = True
+
+    def __init__(self, calibration: Calibration, pace: Sequence[float] = ()) -> None:
+        self._calibration, self._pace = calibration, pace
+        self.is_repeatable = not len(pace)
+        self.clock: Callable[[], float] = float
+
+    def step_time(self, shape: StepShape) -> float:
+        seconds = self._calibration.mean_s(shape)
+        if not len(self._pace):
+            return seconds
+        return seconds * self._pace[min(int(self.clock() / WINDOW_S), len(self._pace) - 1)]
+
+    def is_extrapolated(self, shape: StepShape) -> bool:
+        return self._calibration.beyond(shape) > 1.0
+
+
+def simulate(
+    items: Sequence[WorkloadRequest],
+    settings: ServerSettings,
+    calibration: Calibration,
+    pace: Sequence[float] = (),
+) -> RunResult:
+    """Requests that reach an engine at their arrival times; `pace`: see `pace_of`."""
+    items = sorted(items, key=lambda item: item.arrival_time)
+    prices = _Prices(calibration, pace)
+    simulation = Simulation(
+        workload=ListWorkload(items),
+        scheduler_config=settings.scheduler,
+        cache_config=settings.cache,
+        num_blocks=settings.num_blocks,
+        cost_model=prices,
+        router=RoundRobin(),
+    )
+    prices.clock = lambda: simulation.env.now
+    return simulation.run()
+
+
+def pace_of(served: Served, calibration: Calibration) -> list[float]:
+    """Measured over predicted time of the steps in each `WINDOW_S` of a part; 1 where none is."""
+    starts = served.phase.log.start_s
+    windows = (starts / WINDOW_S).astype(int).clip(0)
+    measured = [step.seconds for step in served.phase.steps]
+    predicted = [calibration.mean_s(step.shape) for step in served.phase.steps]
+    took = np.bincount(windows, weights=measured).tolist()
+    should = np.bincount(windows, weights=predicted).tolist()
+    return [real / model if model else 1.0 for real, model in zip(took, should, strict=True)]
+
+
+def capacity(
+    items: Sequence[WorkloadRequest], settings: ServerSettings, calibration: Calibration
+) -> float:
+    """Requests a second that the server can do at most: all of them sent at once, simulated."""
+    at_once = [replace(item, arrival_time=0.0) for item in items]
+    return len(items) / simulate(at_once, settings, calibration).duration_s
+
+
+def compare(
+    name: str,
+    share: float,
+    rate: float,
+    parts: Sequence[Served],
+    settings: ServerSettings,
+    calibration: LiveCalibration,
+) -> LoadResult:
+    """Both sides of a load, and how far they are apart; its parts stand one behind the other."""
+    measured = _in_a_row([_measured(served) for served in parts])
+    simulated = _in_a_row([_simulated(served, settings, calibration) for served in parts])
+    paces = [pace_of(served, calibration.steps) for served in parts]
+    paced = _in_a_row(
+        [
+            _simulated(served, settings, calibration, pace)
+            for served, pace in zip(parts, paces, strict=True)
+        ]
+    )
+    differences = [served.phase.difference for served in parts]
+    others = [served.others for served in parts if served.others is not None]
+    return LoadResult(
+        name,
+        rate,
+        share,
+        measured,
+        simulated,
+        latency_errors(measured.requests, simulated.requests),
+        latency_errors(measured.requests, paced.requests),
+        sum(served.phase.num_steps for served in parts),
+        sum(served.phase.num_equal for served in parts),
+        next(filter(None, differences), None),
+        max(others, default=None),
+    )
+
+
+def _measured(served: Served) -> Side:
+    origin = min(served.sent_at.values())
+    engine = served.phase.records(origin)
+    records = [_as_client_saw(a, engine[a.request_id], origin) for a in served.answers]
+    counters = {
+        "preemptions": sum(record.preemptions for record in records),
+        "prefix_hit_tokens": sum(record.cached_tokens for record in records),
+    }
+    return Side(requests_frame(records), steps_frame(served.phase.log), counters)
+
+
+def _as_client_saw(answer: Answer, engine: RequestRecord, origin: float) -> RequestRecord:
+    times = np.array(answer.token_times) - origin
+    finish = float(times[-1]) if len(times) else None
+    return replace(
+        engine,
+        arrival_s=answer.sent_at - origin,
+        finish_s=finish,
+        finish_reason="length" if finish is not None else "error",
+        output_tokens=len(times),
+        token_times_s=times,
+    )
+
+
+def _simulated(
+    served: Served,
+    settings: ServerSettings,
+    calibration: LiveCalibration,
+    pace: Sequence[float] = (),
+) -> Side:
+    front: FrontEnd = calibration.front_end
+    origin = min(served.sent_at.values())
+    sent = {name: at - origin for name, at in served.sent_at.items()}
+    items = [
+        replace(item, arrival_time=front.arrival(sent[item.request_id], item.num_prompt_tokens))
+        for item in served.items
+    ]
+    result = simulate(items, settings, calibration.steps, pace)
+    records = front.seen_by_clients(result.records, sent)
+    return Side(requests_frame(records), steps_frame(result.steps), result.counters)
+
+
+def _in_a_row(parts: Sequence[Side]) -> Side:
+    """One side's parts as one run: each begins when the one before it has ended."""
+    requests, steps, now = [], [], 0.0
+    for part in parts:
+        times = {name: part.requests[name] + now for name in REQUEST_TIMES}
+        requests.append(part.requests.assign(**times))
+        steps.append(part.steps.assign(start_s=part.steps["start_s"] + now))
+        now = float(times["finish_s"].max())
+    names = parts[0].counters
+    counters = {name: sum(part.counters[name] for part in parts) for name in names}
+    return Side(
+        pd.concat(requests, ignore_index=True), pd.concat(steps, ignore_index=True), counters
+    )
+
+
+def summary_of(result: LoadResult) -> dict[str, Any]:
+    """A load's errors and facts in plain values."""
+    extrapolated = result.simulated.counters.get("extrapolated_steps", 0)
+    paced = {f"at_its_pace_{name}": error for name, error in result.errors_at_its_pace.items()}
+    return (
+        result.errors
+        | {name: paced[name] for name in paced if "_mean_error" in name}
+        | {
+            "rate": result.rate,
+            "share_of_capacity": result.share,
+            "steps": result.num_steps,
+            "steps_decided_alike": result.num_equal,
+            "simulated_steps": len(result.simulated.steps),
+            "extrapolated_steps": extrapolated,
+            "preemptions": result.measured.counters["preemptions"],
+            "simulated_preemptions": result.simulated.counters["preemptions"],
+            "prefix_hit_tokens": result.measured.counters["prefix_hit_tokens"],
+            "simulated_prefix_hit_tokens": result.simulated.counters["prefix_hit_tokens"],
+            "cpus_used_by_others": result.others,
+        }
+    )

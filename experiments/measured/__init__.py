@@ -1,0 +1,1 @@
+"""Published measurements of real servers, replayed in the simulator."""

@@ -1,0 +1,162 @@
+r"""The same workload on the engine and in the calibrated simulator, and how far they are apart.
+
+    python -m experiments.validate experiment=demo_engine model.path=FOLDER workload=validation \
+        hydra.run.dir=OUT [validate.loads=[0.2,0.6,0.9,1.5]] [validate.policies=[…]] …
+
+Calibrates first, unless `validate.calibration=FILE` names a file. Measures the engine's capacity,
+then runs each load under each policy on the engine, and each in the simulator: once as the
+calibration says, once at the speed that a fixed step showed the machine to have around the run
+(against all runs), and again and again with the calibration's errors drawn, for the bands.
+OUT/validation.json holds every number, OUT/report.html shows them. What has been run is kept: the
+same command goes on.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.calibrate import FILE, calibrate
+from experiments.calibration_session import CalibrateSettings
+from experiments.explain import explain, is_expected
+from experiments.job import run_into
+from experiments.own_settings import part_command_line
+from experiments.provenance import Stopwatch, provenance
+from experiments.run_folder import RunFolder, write_json
+from experiments.tables import json_safe
+from experiments.uncertainty import drawn_runs, summaries
+from experiments.validation import runs
+from experiments.validation.compare import case_result, coverage, rankings, verdicts
+from experiments.validation.plan import Case, Plan
+from experiments.validation.settings import ValidateSettings
+from simulator.calibration import Calibration
+
+RESULT, CAPACITY, CALIBRATION = "validation.json", "capacity", "calibration"
+USAGE = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; the exit status."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if any(word in ("-h", "--help") for word in argv):
+        print(__doc__)
+        return 0
+    try:
+        settings, folder, overrides = part_command_line(argv, "validate", ValidateSettings)
+        validate(overrides, folder, settings, argv)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on where it was", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        print(f"error: {explain(error, argv)}", file=sys.stderr)
+        return USAGE
+    print(f"Everything is in {folder}")
+    return 0
+
+
+def validate(
+    overrides: Sequence[str], folder: Path, settings: ValidateSettings, argv: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Run what is still missing in the folder, compare, and write the report."""
+    from experiments.validation.report import print_result, write_report
+
+    plan = Plan(overrides, settings)
+    (folder / RESULT).unlink(missing_ok=True)
+    file = _calibration(plan, folder, settings)
+    measured = _measure(plan, folder, settings, file)
+    seen = [runs.watched(folder / "runs" / case.name) for case in measured]
+    cases = [
+        _case(plan, folder, case, settings, file, capacity, {**watch, "slowdown": slowdown})
+        for (case, capacity), watch, slowdown in zip(
+            measured.items(), seen, runs.slowdowns(seen), strict=True
+        )
+    ]
+    origin = provenance(revision=None, stopwatch=Stopwatch(), seed=plan.seed)
+    result: dict[str, Any] = {
+        "command": " ".join(["python -m experiments.validate", *argv]),
+        "machine": {name: origin[name] for name in ("cpu", "cpus_usable", "platform", "packages")},
+        "date": origin["started_at"],
+        "calibration": dict(Calibration.load(file).facts),
+        "capacity_requests_per_s": next(iter(measured.values())),
+        "goals": verdicts(cases),
+        "rankings": rankings(cases),
+        "coverage": coverage(cases) | {"level": settings.level},
+        "cases": cases,
+    }
+    write_report(folder, result, Calibration.load(file))
+    write_json(folder / RESULT, json_safe(result))
+    print_result(result)
+    return result
+
+
+def _calibration(plan: Plan, folder: Path, settings: ValidateSettings) -> Path:
+    """The calibration to use; measured here where none is named."""
+    if settings.calibration is not None:
+        Calibration.load(Path(settings.calibration))
+        return Path(settings.calibration)
+    file = folder / CALIBRATION / FILE
+    if not file.exists():
+        own = CalibrateSettings(disturbed=settings.disturbed)
+        calibrate(plan.calibration_config(), folder / CALIBRATION, own)
+    return file
+
+
+def _measure(plan: Plan, folder: Path, settings: ValidateSettings, file: Path) -> dict[Case, float]:
+    """Every run on the engine, and the capacity that the loads are parts of."""
+    from tqdm import tqdm
+
+    prober = runs.Prober(plan.calibration_config(), Calibration.load(file), file)
+    capacity = _capacity(plan, folder)
+    cases = list(plan.cases())
+    for case in tqdm(cases, disable=None, desc="runs on the engine"):
+        config = plan.on_engine(case, capacity)
+        runs.run_on_engine(folder / "runs" / case.name, config, prober, settings)
+    return dict.fromkeys(cases, capacity)
+
+
+def _capacity(plan: Plan, folder: Path) -> float:
+    """Requests a second of the first policy with requests enough; measured once a folder."""
+    target = RunFolder(folder / CAPACITY)
+    if target.marker() is None:
+        run_into(target, plan.capacity_run(), stopwatch=Stopwatch())
+    summary = target.summary()
+    return float(summary["finished"] / summary["duration_s"])
+
+
+def _case(
+    plan: Plan,
+    folder: Path,
+    case: Case,
+    settings: ValidateSettings,
+    file: Path,
+    capacity: float,
+    seen: Mapping[str, Any],
+) -> dict[str, Any]:
+    """One run, simulated and compared."""
+    from experiments.assemble import Assembly
+
+    place = folder / "runs" / case.name
+    engine, slowdown = runs.World(place / runs.ENGINE), float(seen["slowdown"])
+    blocks = int(engine.summary["num_kv_blocks"])
+    config = plan.simulated(case, capacity, blocks, file)
+    simulated = runs.simulate(place, runs.SIMULATOR, config)
+    at_its_speed = plan.simulated(case, capacity, blocks, file, slowdown)
+    corrected = runs.simulate(place, runs.CORRECTED, at_its_speed)
+    assembly = Assembly.from_config(config)
+    drawn = summaries(assembly, drawn_runs(assembly, settings.runs, plan.seed))
+    identity = {
+        "load": case.load,
+        "policy": case.policy,
+        "repeat": case.repeat,
+        "folder": case.name,
+        "slowdown": slowdown,
+        "cpus_used_by_others": seen["others"],
+        "tries": seen["tries"],
+    }
+    return case_result(identity, engine, simulated, corrected, drawn, settings.level)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

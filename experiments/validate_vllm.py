@@ -1,0 +1,116 @@
+"""Serves a workload on a real vLLM and in the simulator, and says how far they are apart.
+
+    python -m experiments.validate_vllm vllm.python=PYTHON hydra.run.dir=OUT
+    python -m experiments.validate_vllm vllm.url=http://HOST:PORT vllm.steps=FILE …
+
+PYTHON is one of an environment with vLLM, in which a small random model is started; or a server
+runs already, with the recorder of its steps in it. The server is calibrated on designed runs, then
+gets the workload at three loads; the simulator repeats them. Settings of the server: `vllm.NAME`
+(experiments/live_vllm/settings.py); of the workload: as in a run, `workload=… workload.NAME=…`.
+"""
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments.explain import explain, is_expected
+from experiments.live_vllm.errors import ServerError
+from experiments.live_vllm.settings import VllmSettings
+from experiments.own_settings import part_command_line
+from workbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from experiments.live_vllm.session import LiveSession
+
+USAGE, FAILED, INTERRUPTED = 2, 1, 130
+WORKLOAD = "workload=live_vllm"
+DONE = "report.html"  # what a finished validation leaves last
+HELP = ("-h", "--help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; the exit status: 0 where everything ran, whatever the errors are."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    if any(word in HELP for word in argv):
+        print(__doc__)
+        return 0
+    try:
+        with _stopped_by_termination():
+            return _validate(argv)
+    except KeyboardInterrupt:
+        print("interrupted: the server was stopped", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if not is_expected(error):
+            raise
+        from experiments.run import setting_names
+
+        overrides = [word for word in argv if not word.startswith("vllm.")]
+        print(f"error: {explain(error, overrides, setting_names())}", file=sys.stderr)
+        return FAILED if isinstance(error, ServerError) else USAGE
+
+
+def _validate(argv: Sequence[str]) -> int:
+    from experiments.assemble import part
+    from experiments.run import compose_config
+    from experiments.schema import run_settings
+
+    if find_spec("aiohttp") is None:
+        raise ConfigError("aiohttp is not installed: pip install -e '.[live]' adds it")
+    settings, folder, overrides = part_command_line(argv, "vllm", VllmSettings)
+    config = compose_config([WORKLOAD, *overrides])
+    run_settings(config)
+    workload = part(config, "workload")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DONE).unlink(missing_ok=True)
+    with _session(settings, folder) as (session, log):
+        from experiments.live_vllm.validation import Validation
+
+        validation = Validation(settings, workload, folder, config.seed, config.progress)
+        command = " ".join(["python -m experiments.validate_vllm", *argv])
+        is_met = validation.run(session, log, command)
+    print("all goals are met" if is_met else "not all goals are met: report.html says which")
+    print(f"Everything is in {folder}")
+    return 0
+
+
+@contextmanager
+def _stopped_by_termination() -> Iterator[None]:
+    """SIGTERM ends the program as an interrupt does, so that the server does not outlive it."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _session(settings: VllmSettings, folder: Path) -> Iterator[tuple["LiveSession", Path | None]]:
+    """A server to talk to, and its log where it is known; one that was started here is stopped."""
+    from experiments.live_vllm.server import VllmServer
+    from experiments.live_vllm.session import LiveSession
+
+    name, timeout_s = settings.served_model_name, settings.request_timeout_s
+    if settings.url is not None:
+        record = Path(settings.steps or "")
+        yield LiveSession(settings.url, record, name, timeout_s, from_start=False), None
+        return
+    print("starting vLLM", flush=True)
+    with VllmServer(settings.launch(folder), folder) as server:
+        session = LiveSession(
+            server.url,
+            server.record,
+            name,
+            timeout_s,
+            why_dead=server.last_lines,
+            cpu_s=server.cpu_s,
+        )
+        yield session, server.log
+
+
+if __name__ == "__main__":
+    sys.exit(main())

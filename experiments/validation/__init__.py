@@ -1,0 +1,1 @@
+"""The same workload on the engine and in the calibrated simulator: see `experiments.validate`."""

@@ -1,0 +1,174 @@
+"""Both worlds beside each other, as numbers: errors, ranking of policies, coverage of the bands.
+
+Knows summaries and tables of requests. It runs nothing and draws nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from experiments.errors import latency_errors
+from experiments.uncertainty import intervals
+
+COUNTED = ("requests", "finished", "duration_s", "output_tokens_per_s", "preemptions",
+           "prefix_hit_rate", "steps", "kv_usage_max", "batch_size_mean")  # fmt: skip
+COVERED = (
+    "output_tokens_per_s",
+    *(
+        f"{name}_{part}"
+        for name in ("ttft_s", "tpot_s", "e2e_s")
+        for part in ("mean", "p50", "p99")
+    ),
+)
+# what a policy is chosen for; True: more is better
+RANKED = {
+    "output_tokens_per_s": True,
+    "ttft_s_mean": False,
+    "ttft_s_p99": False,
+    "tpot_s_mean": False,
+    "tpot_s_p99": False,
+    "e2e_s_mean": False,
+}
+TIE = 0.03  # policies that were measured to be as close are neither before nor behind
+# key of the errors, limit, name
+GOALS = (
+    ("output_tokens_per_s_error", 0.03, "throughput"),
+    ("ttft_mean_error", 0.05, "TTFT mean"),
+    ("tpot_mean_error", 0.05, "TPOT mean"),
+    ("ttft_p99_error", 0.10, "TTFT p99"),
+    ("tpot_p99_error", 0.10, "TPOT p99"),
+    ("e2e_p99_error", 0.10, "E2E p99"),
+)
+
+
+def case_result(
+    identity: Mapping[str, Any],
+    engine: Any,
+    simulated: Any,
+    corrected: Any,
+    drawn: Sequence[Mapping[str, Any]],
+    level: float,
+) -> dict[str, Any]:
+    """Everything about one run.
+
+    Args:
+        identity: Load, policy, and what was seen beside the run.
+        engine, simulated: The run in both worlds.
+        corrected: The simulation at the speed that the machine was measured to have.
+        drawn: Summaries of the simulation with errors drawn.
+        level: Of the band.
+    """
+    measured = engine.requests()
+    return {
+        **identity,
+        "engine": headlines(engine.summary),
+        "simulator": headlines(simulated.summary),
+        "errors": latency_errors(measured, simulated.requests()),
+        "errors_at_its_speed": latency_errors(measured, corrected.requests()),
+        "extrapolated_steps": simulated.summary.get("extrapolated_steps"),
+        "bands": bands(engine.summary, drawn, level),
+    }
+
+
+def headlines(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a run that are compared."""
+    latencies = [
+        f"{name}_{part}"
+        for name in ("ttft_s", "tpot_s", "e2e_s", "queue_s")
+        for part in ("mean", "p50", "p90", "p95", "p99")
+    ]
+    return {name: summary.get(name) for name in (*COUNTED, *latencies)}
+
+
+def bands(
+    measured: Mapping[str, Any], drawn: Sequence[Mapping[str, Any]], level: float
+) -> dict[str, dict[str, Any]]:
+    """Low, high and measured of each number of `COVERED`, and whether it lies inside."""
+    found = intervals(drawn, level, COVERED)
+    told = {}
+    for name in COVERED:
+        low, high, value = found.get(f"{name}_low"), found.get(f"{name}_high"), measured.get(name)
+        if low is None or high is None or value is None:
+            continue
+        told[name] = {"low": low, "high": high, "measured": value, "inside": low <= value <= high}
+    return told
+
+
+def coverage(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The share of measured values inside their bands, in all and by number."""
+    by_name: dict[str, list[bool]] = {}
+    for case in cases:
+        for name, band in case["bands"].items():
+            by_name.setdefault(name, []).append(bool(band["inside"]))
+    everything = [inside for values in by_name.values() for inside in values]
+    return {
+        "all": float(np.mean(everything)) if everything else None,
+        "number": len(everything),
+        "by_number": {name: float(np.mean(values)) for name, values in by_name.items()},
+    }
+
+
+def rankings(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """For each load and each number of `RANKED`: the policies from best to worst in both worlds."""
+    found = []
+    for load in dict.fromkeys(case["load"] for case in cases):
+        mine = [case for case in cases if case["load"] == load]
+        for name, more_is_better in RANKED.items():
+            measured, simulated = _means(mine, "engine", name), _means(mine, "simulator", name)
+            if len(measured) < 2 or set(measured) != set(simulated):
+                continue
+            agree, pairs = _agreement(measured, simulated)
+            found.append(
+                {
+                    "load": load,
+                    "number": name,
+                    "measured": sorted(measured, key=measured.__getitem__, reverse=more_is_better),
+                    "simulated": sorted(
+                        simulated, key=simulated.__getitem__, reverse=more_is_better
+                    ),
+                    "pairs": pairs,
+                    "pairs_in_the_same_order": agree,
+                }
+            )
+    return found
+
+
+def _means(cases: Sequence[Mapping[str, Any]], world: str, name: str) -> dict[str, float]:
+    """Of each policy, over its repetitions."""
+    values: dict[str, list[float]] = {}
+    for case in cases:
+        if case[world].get(name) is not None:
+            values.setdefault(case["policy"], []).append(float(case[world][name]))
+    return {policy: float(np.mean(some)) for policy, some in values.items()}
+
+
+def _agreement(measured: Mapping[str, float], simulated: Mapping[str, float]) -> tuple[int, int]:
+    """(pairs of policies that are in the same order, pairs that were measured to differ)."""
+    agree = pairs = 0
+    for one, other in combinations(measured, 2):
+        gap = measured[one] - measured[other]
+        if abs(gap) <= TIE * max(abs(measured[one]), abs(measured[other])):
+            continue
+        pairs += 1
+        agree += gap * (simulated[one] - simulated[other]) > 0
+    return agree, pairs
+
+
+def verdicts(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The goals: mean and largest absolute error over all runs, and how many runs meet them."""
+    told = []
+    for key, limit, name in GOALS:
+        row: dict[str, Any] = {"goal": name, "limit": limit}
+        for where in ("errors", "errors_at_its_speed"):
+            values = np.abs([case[where][key] for case in cases if case[where][key] is not None])
+            values = values[~np.isnan(values)]
+            row[where] = {
+                "mean_absolute": float(values.mean()) if len(values) else None,
+                "largest": float(values.max()) if len(values) else None,
+                "runs_within": int((values <= limit).sum()),
+                "runs": len(values),
+            }
+        told.append(row)
+    return told

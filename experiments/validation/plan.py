@@ -1,0 +1,134 @@
+"""Which runs a validation consists of, and the config of each in either world.
+
+Knows how a load becomes a rate: the workload's own rate is scaled to a part of the capacity that
+was measured.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.assemble import part
+from experiments.run import compose_config
+from experiments.validation.settings import ValidateSettings
+from workbench.errors import ConfigError
+
+# what a validation decides itself
+OWN = ("backend=", "cost_model=", "cost_model.", "variant=")
+QUIET = ("charts=false", "timeline=false", "progress=false")
+AT_ONCE = 1e6  # rate_scale of a burst
+FEWEST = 12  # requests of a run
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One run: a load, a policy and a number of its repetition."""
+
+    load: float
+    policy: str
+    repeat: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"load_{self.load:g}/{self.policy}/{self.repeat}"
+
+
+class Plan:
+    """The runs of a validation.
+
+    Args:
+        overrides: Of the user: model, workload, limits.
+        settings: Loads and policies.
+
+    Raises:
+        ConfigError: A workload whose rate cannot be set.
+    """
+
+    def __init__(self, overrides: Sequence[str], settings: ValidateSettings) -> None:
+        self._overrides = [o for o in overrides if not o.startswith(OWN) or "backend." in o]
+        self._settings = settings
+        base = self._compose(settings.policies[0], ["backend=engine"])
+        missing = [n for n in ("rate_scale", "num_requests", "seed") if n not in base.workload]
+        if missing:
+            raise ConfigError(
+                f"workload.{missing[0]} is not there: validate needs a workload whose rate and"
+                " length it can set, e.g. workload=validation"
+            )
+        self.seed = int(base.seed)
+        self._own_rate = _rate(base)
+
+    def cases(self) -> Iterator[Case]:
+        """All runs; policies follow each other closely, so that none has the machine's bad hour."""
+        settings = self._settings
+        for repeat in range(settings.repeats):
+            for load in settings.loads:
+                for policy in settings.policies:
+                    yield Case(float(load), policy, repeat)
+
+    def capacity_run(self) -> DictConfig:
+        """The engine with requests enough to be busy for a while, all at once."""
+        return self._compose(
+            self._settings.policies[0],
+            ["backend=engine", f"workload.rate_scale={AT_ONCE}", "workload.num_requests=48"],
+        )
+
+    def calibration_config(self) -> DictConfig:
+        """The engine with the largest limits that a policy asks for."""
+        from experiments.budget import scheduler_config
+
+        budgets = []
+        for policy in self._settings.policies:
+            config = self._compose(policy, ["backend=engine"])
+            scheduler = scheduler_config(
+                config, part(config, "model"), part(config, "batch_policy")
+            )
+            budgets.append(scheduler.max_num_batched_tokens)
+        budget = f"scheduler.max_num_batched_tokens={max(budgets)}"
+        return self._compose(self._settings.policies[0], ["backend=engine", budget])
+
+    def on_engine(self, case: Case, capacity: float) -> DictConfig:
+        """The config of a run on the engine; `capacity` in requests a second."""
+        return self._compose(case.policy, ["backend=engine", *self._workload(case, capacity)])
+
+    def simulated(
+        self, case: Case, capacity: float, num_kv_blocks: int, path: Path, slowdown: float = 1.0
+    ) -> DictConfig:
+        """The config of the same run in the simulator."""
+        calibrated = [
+            "backend=simulator",
+            "cost_model=calibrated",
+            f"cost_model.path={path}",
+            f"cost_model.slowdown={slowdown}",
+            f"++cache.num_gpu_blocks_override={num_kv_blocks}",
+        ]
+        return self._compose(case.policy, [*calibrated, *self._workload(case, capacity)])
+
+    def _workload(self, case: Case, capacity: float) -> list[str]:
+        rate = case.load * capacity
+        number = max(int(rate * self._settings.seconds), FEWEST)
+        scale = rate / self._own_rate
+        seed = self.seed + case.repeat
+        return [f"workload.rate_scale={scale}", f"workload.num_requests={number}", f"seed={seed}"]
+
+    def _compose(self, policy: str, more: Sequence[str]) -> DictConfig:
+        names = {override.partition("=")[0] for override in more}
+        kept = [o for o in self._overrides if o.partition("=")[0] not in names]
+        if "backend=simulator" in more:
+            kept = [o for o in kept if not o.startswith("backend.")]
+        return compose_config([*kept, f"variant={policy}", *QUIET, *more])
+
+
+def _rate(config: DictConfig) -> float:
+    """Requests a second of the workload as it is."""
+    plain: Any = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    plain.workload.num_requests = 2000
+    plain.workload.rate_scale = 1.0
+    workload = part(plain, "workload")
+    times = [item.arrival_time for item in workload.initial()]
+    if len(times) < 2 or times[-1] <= times[0]:
+        raise ConfigError("workload: its requests come all at once, and a load is a rate")
+    return (len(times) - 1) / (times[-1] - times[0])

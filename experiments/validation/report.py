@@ -1,0 +1,249 @@
+"""A validation for people: a table on the terminal, a page with tables and charts.
+
+Knows what `compare` found and where the runs lie.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.validation.runs import ENGINE, SIMULATOR, World
+from simulator.calibration import Calibration
+
+CHARTS = "charts"
+ERRORS = (
+    ("throughput", "output_tokens_per_s_error"),
+    ("TTFT mean", "ttft_mean_error"),
+    ("p50", "ttft_p50_error"),
+    ("p99", "ttft_p99_error"),
+    ("TPOT mean", "tpot_mean_error"),
+    ("p99", "tpot_p99_error"),
+    ("E2E mean", "e2e_mean_error"),
+    ("p99", "e2e_p99_error"),
+    ("E2E MAPE", "e2e_mape"),
+)
+COUNTS = (
+    ("output tokens/s", "output_tokens_per_s", "{:.0f}"),
+    ("preemptions", "preemptions", "{:.0f}"),
+    ("prefix hits (%)", "prefix_hit_rate", "{:.1%}"),
+    ("steps", "steps", "{:.0f}"),
+)
+TITLE = "The engine and its simulation"
+
+
+def write_report(folder: Path, result: Mapping[str, Any], calibration: Calibration) -> None:
+    """Write report.html and its charts."""
+    from experiments.calibration_report import residual_table
+    from experiments.report.page import Section, write_page
+
+    cases = result["cases"]
+    write_page(
+        folder / "report.html",
+        TITLE,
+        [
+            Section("Goals", _about_goals(result), [goals_table(result)]),
+            Section("Errors of every run", _ABOUT_ERRORS, [errors_table(cases, "errors")]),
+            Section(
+                "The same at the speed that the machine had",
+                _ABOUT_SPEED,
+                [errors_table(cases, "errors_at_its_speed"), machine_table(cases)],
+            ),
+            Section("What was served", "Engine / simulator.", [counts_table(cases)]),
+            Section("Ranking of the policies", _ABOUT_RANKING, [ranking_table(result)]),
+            Section("Bands", _about_bands(result), [coverage_table(result)],
+                    _bands(folder, result)),
+            Section("Both worlds over each other", charts=_run_charts(folder, cases)),
+            Section("The calibration", tables=[residual_table(calibration)]),
+        ],
+        [str(result["command"])],
+        {"date": result["date"], "cpu": result["machine"]["cpu"],
+         "torch threads": result["calibration"].get("torch_threads"),
+         "others during calibration (CPUs)":
+             _largest(result["calibration"].get("cpus_used_by_others", {}))},
+    )  # fmt: skip
+
+
+_ABOUT_ERRORS = (
+    "Simulated over measured, less 1. MAPE: mean of the absolute errors over requests. The"
+    " simulator knows the calibration and the workload, and nothing of the run."
+)
+_ABOUT_SPEED = (
+    "A fixed step was timed right before and after each run. Here the simulator's steps are longer"
+    " or shorter by what that step was against the middle of all runs: what the machine's moods"
+    " explain. Nothing else of the run is used."
+)
+_ABOUT_RANKING = (
+    "Policies from best to worst. Pairs: how many pairs of policies that differ by more than 3 %"
+    " on the engine are in the same order in the simulator."
+)
+
+
+def _about_goals(result: Mapping[str, Any]) -> str:
+    return (
+        f"The engine serves {result['capacity_requests_per_s']:.2f} requests a second of this"
+        " workload at most, measured with all requests at once; loads are parts of that."
+    )
+
+
+def _about_bands(result: Mapping[str, Any]) -> str:
+    found = result["coverage"]
+    share = "none" if found["all"] is None else f"{100 * found['all']:.0f} %"
+    return (
+        f"Each run was simulated again and again with the calibration's errors drawn. Of"
+        f" {found['number']} measured numbers {share} lie in their {100 * found['level']:.0f} %"
+        " band."
+    )
+
+
+def goals_table(result: Mapping[str, Any]) -> Any:
+    """Goals, and how far they are met."""
+    from experiments.report.page import Table
+
+    rows = []
+    for goal in result["goals"]:
+        row = [goal["goal"], f"{100 * goal['limit']:.0f} %"]
+        for where in ("errors", "errors_at_its_speed"):
+            told = goal[where]
+            row += [_percent(told["mean_absolute"]), _percent(told["largest"]),
+                    f"{told['runs_within']} / {told['runs']}"]  # fmt: skip
+        rows.append(row)
+    columns = ("number", "goal", "mean error", "largest", "runs within",
+               "at its speed: mean", "largest", "runs within")  # fmt: skip
+    return Table("Absolute errors over all runs", columns, rows)
+
+
+def errors_table(cases: Sequence[Mapping[str, Any]], where: str) -> Any:
+    """Errors, a row a run."""
+    from experiments.report.page import Table
+
+    rows = [[_name(case), *(_signed(case[where].get(key)) for _, key in ERRORS)] for case in cases]
+    return Table("Errors", ("run", *(name for name, _ in ERRORS)), rows)
+
+
+def machine_table(cases: Sequence[Mapping[str, Any]]) -> Any:
+    """What the machine did meanwhile."""
+    from experiments.report.page import Table
+
+    rows = [
+        [_name(case), _signed(case["slowdown"] - 1), f"{case['cpus_used_by_others']:.2f}",
+         case["tries"]]
+        for case in cases
+    ]  # fmt: skip
+    columns = ("run", "fixed step against the middle run", "CPUs used by others", "tries")
+    return Table("The machine", columns, rows)
+
+
+def counts_table(cases: Sequence[Mapping[str, Any]]) -> Any:
+    """Throughput, preemptions, hits and steps in both worlds."""
+    from experiments.report.page import Table
+
+    rows = [
+        [_name(case), case["engine"]["requests"],
+         *(f"{_shown(case['engine'], key, form)} / {_shown(case['simulator'], key, form)}"
+           for _, key, form in COUNTS)]
+        for case in cases
+    ]  # fmt: skip
+    return Table("Counts", ("run", "requests", *(name for name, _, _ in COUNTS)), rows)
+
+
+def ranking_table(result: Mapping[str, Any]) -> Any:
+    """Policies from best to worst in both worlds."""
+    from experiments.report.page import Table
+
+    rows = [
+        [f"load {row['load']:g}", row["number"], ", ".join(row["measured"]),
+         ", ".join(row["simulated"]), f"{row['pairs_in_the_same_order']} / {row['pairs']}"]
+        for row in result["rankings"]
+    ]  # fmt: skip
+    return Table("Rankings", ("load", "by", "on the engine", "simulated", "pairs"), rows)
+
+
+def coverage_table(result: Mapping[str, Any]) -> Any:
+    """The share of measured values inside their bands."""
+    from experiments.report.page import Table
+
+    rows = [[n, f"{100 * v:.0f} %"] for n, v in result["coverage"]["by_number"].items()]
+    return Table("Measured values inside their band", ("number", "inside"), rows)
+
+
+def _bands(folder: Path, result: Mapping[str, Any]) -> list[Any]:
+    from experiments.figures.style import save
+    from experiments.figures.validation_bands import validation_bands
+    from experiments.report.page import Chart
+
+    path = folder / CHARTS / "bands.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(validation_bands(result["cases"], result["coverage"]["level"]), path)
+    return [Chart("Measured values and the simulator's bands", path)]
+
+
+def _run_charts(folder: Path, cases: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Timelines and distributions of the runs at the highest load, and of one at each other."""
+    from experiments.figures.side_by_side import latency_cdfs, timeline_of, timelines
+    from experiments.figures.style import save
+    from experiments.report.page import Chart
+
+    charts = []
+    highest, first = max(c["load"] for c in cases), cases[0]["policy"]
+    for case in cases:
+        if case["repeat"] or (case["load"] != highest and case["policy"] != first):
+            continue
+        worlds = [World(folder / "runs" / case["folder"] / name) for name in (ENGINE, SIMULATOR)]
+        tables = [(w.requests(), w.steps(), w.summary.get("num_kv_blocks")) for w in worlds]
+        stem = f"{case['policy']}_load_{case['load']:g}"
+        real, drawn = (timeline_of(r, s, b, tick_s=0.5) for r, s, b in tables)
+        for kind, figure in (
+            ("timeline", timelines(real, drawn, title=_name(case))),
+            ("cdf", latency_cdfs(tables[0][0], tables[1][0], title=_name(case))),
+        ):
+            path = folder / CHARTS / f"{stem}_{kind}.png"
+            save(figure, path)
+            charts.append(Chart(f"{_name(case)}: {kind}", path))
+    return charts
+
+
+def print_result(result: Mapping[str, Any]) -> None:
+    """The goals, the errors and the rankings on the terminal."""
+    from rich.console import Console
+    from rich.table import Table as Lines
+
+    console = Console()
+    for table in (goals_table(result), errors_table(result["cases"], "errors")):
+        lines = Lines(title=table.caption)
+        for column in table.columns:
+            lines.add_column(column)
+        for row in table.rows:
+            lines.add_row(*(str(cell) for cell in row))
+        console.print(lines)
+    agree = sum(row["pairs_in_the_same_order"] for row in result["rankings"])
+    pairs = sum(row["pairs"] for row in result["rankings"])
+    console.print(f"pairs of policies in the same order: {agree} of {pairs}")
+    found = result["coverage"]
+    if found["all"] is not None:
+        console.print(
+            f"measured values in their {100 * found['level']:.0f} % band:"
+            f" {100 * found['all']:.0f} % of {found['number']}"
+        )
+
+
+def _name(case: Mapping[str, Any]) -> str:
+    repeat = f", run {case['repeat'] + 1}" if case["repeat"] else ""
+    return f"load {case['load']:g}, {case['policy'].replace('_', ' ')}{repeat}"
+
+
+def _shown(numbers: Mapping[str, Any], key: str, form: str) -> str:
+    value = numbers.get(key)
+    return "-" if value is None else form.format(value).rstrip("%")
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{100 * value:+.1f} %"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _largest(values: Mapping[str, Any]) -> Any:
+    known = [value for value in values.values() if value is not None]
+    return f"at most {max(known):.2f}" if known else None

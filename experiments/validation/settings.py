@@ -1,0 +1,49 @@
+"""What a validation consists of: loads, policies, how long and how often."""
+
+from dataclasses import dataclass
+
+from workbench.config import at_least, check_types
+from workbench.errors import ConfigError
+
+LOADS = (0.2, 0.6, 0.9, 1.5)
+POLICIES = ("chunked_prefill", "prefill_first_1k", "static_batching", "tiny_kv_cache")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidateSettings:
+    """The settings `validate.…`.
+
+    Attributes:
+        loads: Request rates, as parts of the capacity that the first policy was measured to have.
+        policies: Options of the group `variant`.
+        seconds: Of arrivals in a run, about.
+        repeats: Runs of each load and policy, spread over time, each with a seed of its own.
+        calibration: A file of `experiments.calibrate`; None: calibrate first, into the same folder.
+        runs: Simulations of each run with errors drawn, for its band.
+        level: Of the band.
+        disturbed: CPUs that others may use during a run before it is repeated.
+        tries: Runs at most, for one that is disturbed; the least disturbed counts.
+    """
+
+    loads: tuple[float, ...] = LOADS
+    policies: tuple[str, ...] = POLICIES
+    seconds: float = 12.0
+    repeats: int = 1
+    calibration: str | None = None
+    runs: int = 40
+    level: float = 0.9
+    disturbed: float = 0.15
+    tries: int = 3
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        at_least(self, 1, "repeats", "runs", "tries")
+        at_least(self, 0.5, "seconds")
+        for name in ("loads", "policies"):
+            if not isinstance(getattr(self, name), tuple) or not getattr(self, name):
+                raise ConfigError(f"{name}={getattr(self, name)!r} must be a list: [A,B]")
+        for load in self.loads:
+            if isinstance(load, bool) or not isinstance(load, int | float) or not 0 < load <= 20:
+                raise ConfigError(f"loads={load!r} must be above 0 and at most 20 times capacity")
+        if not 0.0 < self.level < 1.0:
+            raise ConfigError(f"level={self.level} must be between 0 and 1")

@@ -1,0 +1,172 @@
+"""Calibration and validation of a tiny engine, in small: files, resuming, refusals."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.calibrate import main as calibrate
+from experiments.calibration_session import median_steps
+from experiments.validate import main as validate
+from simulator.calibration import Calibration
+from tests.engine.checkpoints import make_checkpoint
+from workbench.step_profile import MeasuredStep, StepShape, read_steps
+
+LIMITS = [
+    "scheduler.max_num_seqs=4",
+    "scheduler.max_num_batched_tokens=64",
+    "scheduler.max_model_len=128",
+    "cache.num_gpu_blocks_override=40",
+]
+SHORT = [
+    "calibrate.rounds=2",
+    "calibrate.repeats=1",
+    "calibrate.serve_s=0.1",
+    "calibrate.disturbed=64",
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = make_checkpoint(tmp_path_factory.mktemp("checkpoint"), has_tokenizer=False)
+    return ["model=hf_config", f"model.path={folder}", "model.name=tiny"]
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory, model: list[str]) -> Path:
+    folder = tmp_path_factory.mktemp("calibration")
+    argv = ["backend=engine", *model, *LIMITS, *SHORT, f"hydra.run.dir={folder}"]
+    assert calibrate(argv) == 0
+    return folder
+
+
+def test_a_calibration_leaves_its_measurements(calibrated: Path) -> None:
+    calibration = Calibration.load(calibrated / "calibration.json")
+    assert calibration.facts["device"] == "cpu"
+    assert calibration.facts["grid_points"] > 20
+    assert calibration.typical_s(StepShape(2, 60, [], 2)) > 0
+    assert calibration.host(StepShape(2, 60, [], 2)) > 0
+    assert calibration.residuals["grid"]["out_of_sample"]["steps"] > 20
+    grid = read_steps(calibrated / "grid.csv")
+    assert {step.source for step in grid} == {"grid/0", "grid/1"}
+    assert len(grid) == 2 * calibration.facts["grid_points"]
+    assert all(step.host_s > 0 for step in read_steps(calibrated / "run_1.csv"))
+    assert "Microseconds" in (calibrated / "report.html").read_text()
+
+
+def test_it_goes_on_where_it_was_killed(calibrated: Path, model: list[str]) -> None:
+    grid, run = calibrated / "grid.csv", calibrated / "run_1.csv"
+    lines = grid.read_text().splitlines()
+    grid.write_text("\n".join(lines[:-2]) + "\n3,17,")
+    run.unlink()
+    argv = ["backend=engine", *model, *LIMITS, *SHORT, f"hydra.run.dir={calibrated}"]
+    assert calibrate(argv) == 0
+    again = grid.read_text().splitlines()
+    assert again[: len(lines) - 2] == lines[:-2]
+    assert len(again) == len(lines)
+    assert run.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["backend=simulator"], "calibrate backend=engine"),
+        (["backend=engine", "scheduler.max_num_seqs=3"], "holds measurements of another engine"),
+        (["backend=engine", "scheduler.max_model_len=32"], "timed with requests of at least 56"),
+        (["backend=engine", "calibrate.rounds=0"], "calibrate.rounds=0 must be at least 1"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_named(
+    calibrated: Path,
+    model: list[str],
+    capsys: pytest.CaptureFixture[str],
+    change: list[str],
+    message: str,
+) -> None:
+    names = {item.partition("=")[0] for item in change}
+    limits = [item for item in LIMITS if item.partition("=")[0] not in names]
+    assert calibrate([*model, *limits, *change, f"hydra.run.dir={calibrated}"]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_passes_over_the_grid_become_medians() -> None:
+    shape = StepShape(2, 30, [(8, 0)], 3)
+    steps = [MeasuredStep(shape, s, source=f"grid/{i}") for i, s in enumerate((3.0, 1.0, 2.0))]
+    other = MeasuredStep(StepShape(1, 9, [], 1), 5.0, source="grid/0")
+    assert median_steps([*steps, other]) == [
+        MeasuredStep(shape, 2.0, source="grid"),
+        MeasuredStep(other.shape, 5.0, source="grid"),
+    ]
+
+
+VALIDATE = [
+    "workload=validation",
+    "workload.prompt_lengths.high=30",
+    "workload.output_lengths.high=12",
+    "workload.sharing.prefix_length=16",
+    "validate.loads=[0.5,1.5]",
+    "validate.policies=[chunked_prefill,static_batching]",
+    "validate.seconds=0.5",
+    "validate.runs=3",
+    "validate.disturbed=64",
+]
+
+
+def test_a_validation_compares_both_worlds(
+    calibrated: Path, model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = calibrated / "calibration.json"
+    argv = [*model, *LIMITS, *VALIDATE, f"validate.calibration={file}", f"hydra.run.dir={tmp_path}"]
+    assert validate(argv) == 0
+    result = json.loads((tmp_path / "validation.json").read_text())
+    assert [(c["load"], c["policy"]) for c in result["cases"]] == [
+        (0.5, "chunked_prefill"), (0.5, "static_batching"),
+        (1.5, "chunked_prefill"), (1.5, "static_batching"),
+    ]  # fmt: skip
+    for case in result["cases"]:
+        assert case["errors"]["requests_matched"] == case["engine"]["requests"]
+        assert case["engine"]["prefix_hit_rate"] is not None
+        assert set(case["bands"]["ttft_s_mean"]) == {"low", "high", "measured", "inside"}
+    assert result["rankings"]
+    page = (tmp_path / "report.html").read_text()
+    assert "Ranking of the policies" in page
+    assert "pairs of policies in the same order" in capsys.readouterr().out
+    done = [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("engine/DONE"))]
+    assert validate(argv) == 0
+    assert [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("engine/DONE"))] == done
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["validate.calibration=none.json"], "calibration none.json does not exist"),
+        (["validate.loads=0.5"], "validate.loads=0.5 must be a list"),
+        (["validate.loads=[0]"], "validate.loads=0 must be above 0"),
+        (["validate.policies=[nonsense]"], "there is no such variant"),
+    ],
+)
+def test_what_cannot_be_validated_is_named(
+    model: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: list[str],
+    message: str,
+) -> None:
+    argv = [*model, *LIMITS, "workload=validation", *change, f"hydra.run.dir={tmp_path}"]
+    assert validate(argv) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_calibration_of_another_machine_is_refused(
+    calibrated: Path, model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (calibrated / "calibration.json").read_text().replace('"float32"', '"bfloat16"')
+    other = tmp_path / "other.json"
+    other.write_text(text)
+    argv = [*model, *LIMITS, *VALIDATE, f"validate.calibration={other}"]
+    assert validate([*argv, f"hydra.run.dir={tmp_path / 'out'}"]) == 2
+    assert (
+        "was measured with dtype=bfloat16, and this engine has float32" in capsys.readouterr().err
+    )

@@ -1,0 +1,77 @@
+"""Intervals beside the headlines of a run, and runs that ask for none."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.run import main
+from experiments.uncertainty import HEADLINES, Uncertainty, intervals
+from simulator.calibration import fit
+from tests.simulator.calibration.worlds import designed, recorded
+from workbench.errors import ConfigError
+
+TINY = ["workload=poisson_fixed", "workload.num_requests=20", "progress=false", "timeline=false"]
+
+
+def run(folder: Path, *overrides: str) -> dict[str, Any]:
+    assert main([*TINY, *overrides, f"hydra.run.dir={folder}"]) == 0
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return summary
+
+
+def test_a_stated_model_error_gives_intervals(tmp_path: Path) -> None:
+    plain = run(tmp_path / "plain", "charts=false")
+    bands = ["uncertainty=bands", "uncertainty.runs=6", "uncertainty.model_error=0.05"]
+    summary = run(tmp_path / "bands", *bands, "charts=true")
+    again = run(tmp_path / "again", *bands, "charts=false")
+    for name in ("ttft_s_mean", "tpot_s_p99", "e2e_s_p50"):
+        low, high = summary[f"{name}_low"], summary[f"{name}_high"]
+        assert low < high
+        assert 0.8 < low / plain[name] < 1.1
+        assert (again[f"{name}_low"], again[f"{name}_high"]) == (low, high)
+    assert summary["uncertainty_runs"] == 6
+    assert summary["uncertainty_level"] == 0.9
+    assert (tmp_path / "bands" / "charts" / "uncertainty.png").stat().st_size > 1000
+
+
+def test_a_run_without_it_says_nothing_of_it(tmp_path: Path) -> None:
+    summary = run(tmp_path / "plain", "charts=false")
+    assert not [name for name in summary if name.endswith(("_low", "_high"))]
+    assert "uncertainty" not in (tmp_path / "plain" / "config.yaml").read_text()
+
+
+def test_a_calibration_knows_its_errors(tmp_path: Path) -> None:
+    file = tmp_path / "calibration.json"
+    fit(designed() + recorded(runs=3, steps=80)).save(file)
+    calibrated = ["cost_model=calibrated", f"cost_model.path={file}", "charts=false"]
+    limits = ["scheduler.max_num_seqs=16", "scheduler.max_num_batched_tokens=256"]
+    bands = ["uncertainty=bands", "uncertainty.runs=4"]
+    summary = run(tmp_path / "run", *calibrated, *limits, *bands)
+    assert summary["tpot_s_mean_low"] < summary["tpot_s_mean_high"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["uncertainty=bands"], "uncertainty.model_error is not set"),
+        (["uncertainty=bands", "uncertainty.runs=1"], "uncertainty.runs=1 must be at least 2"),
+        (["uncertainty=bands", "uncertainty.level=1.5"], "uncertainty.level=1.5 must be between"),
+        (["uncertainty=bands", "uncertainty.seeds=3"], "uncertainty has: runs"),
+    ],
+)
+def test_what_cannot_be_had_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], message: str
+) -> None:
+    assert main([*TINY, "charts=false", *overrides, f"hydra.run.dir={tmp_path / 'run'}"]) != 0
+    assert message in capsys.readouterr().err
+
+
+def test_intervals_leave_out_the_tails() -> None:
+    told = [{"ttft_s_mean": float(i), "tpot_s_mean": None} for i in range(101)]
+    expected = {"ttft_s_mean_low": 5.0, "ttft_s_mean_high": 95.0}
+    assert intervals(told, 0.9) == pytest.approx(expected)
+    assert "ttft_s_mean" in HEADLINES
+    with pytest.raises(ConfigError, match="level=0"):
+        Uncertainty(level=0.0)
