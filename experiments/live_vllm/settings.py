@@ -83,7 +83,7 @@ class VllmSettings:
         if self.url is not None and self.steps is None:
             raise ConfigError(
                 "steps is not set: name the file that the server's step recorder writes"
-                " (vllm.steps=FILE); docs/accuracy.md says how it is started"
+                " (vllm.steps=FILE); docs/accuracy/live_vllm.md says how it is started"
             )
 
     @property
