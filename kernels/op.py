@@ -6,6 +6,7 @@ beside its kernels and its float64 reference.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -89,6 +90,25 @@ class Op:
         raise ValueError(
             f"{self} has no case {name!r}: choose one of {[str(c) for c in self.cases]}"
         )
+
+
+def with_inductor(peers: Mapping[str, Callable[..., Result]]) -> dict[str, Callable[..., Result]]:
+    """Peers in eager torch (named "torch …"), and each of them compiled ("inductor …")."""
+    compiled = {name.replace("torch", "inductor"): _inductor(run) for name, run in peers.items()}
+    return {**peers, **compiled}
+
+
+def _inductor(run: Callable[..., Result]) -> Callable[..., Result]:
+    """The same compiled for each shape by torch's Inductor, at the first call."""
+
+    @cache
+    def compiled() -> Callable[..., Result]:
+        return torch.compile(run, dynamic=False)
+
+    def peer(**inputs: Any) -> Result:
+        return compiled()(**inputs)
+
+    return peer
 
 
 def tensor_bytes(*tensors: torch.Tensor) -> int:

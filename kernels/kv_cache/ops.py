@@ -8,7 +8,7 @@ from torch import Tensor
 from kernels.kv_cache import reference
 from kernels.kv_cache.block_copy import CacheBlocks
 from kernels.kv_cache.rotary_cache_write import rotary_cache_write
-from kernels.op import Case, Inputs, Op, tensor_bytes
+from kernels.op import Case, Inputs, Op, tensor_bytes, with_inductor
 
 FLOAT8 = torch.float8_e4m3fn
 MAX_POSITION = 4096
@@ -128,7 +128,7 @@ ROTARY_CACHE_WRITE = Op(
     ),
     # a value halfway between two of the type's may be rounded to either after float32 arithmetic
     tolerance={torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3},
-    peers={"torch": _rotary_torch},
+    peers=with_inductor({"torch": _rotary_torch}),
 )
 
 
@@ -192,7 +192,7 @@ BLOCK_COPY = Op(
     bench_cases=(_copy_case("64-blocks", pairs=64), _copy_case("512-blocks", pairs=512)),
     compile_cases=(_copy_case("llama-8b", layers=1, blocks=4, pairs=1),),
     tolerance={},
-    peers={"torch": _copy_torch},
+    peers=with_inductor({"torch": _copy_torch}),
 )
 
 OPS = (ROTARY_CACHE_WRITE, BLOCK_COPY)

@@ -6,7 +6,7 @@ from torch import Tensor
 from kernels.moe import reference
 from kernels.moe.align import align
 from kernels.moe.routing import route
-from kernels.op import Case, Inputs, Op, tensor_bytes
+from kernels.op import Case, Inputs, Op, tensor_bytes, with_inductor
 
 
 def _route_inputs(case: Case, device: torch.device, generator: torch.Generator) -> Inputs:
@@ -99,7 +99,7 @@ ROUTE = Op(
     bench_cases=(*_bench(64), *_bench(16384)),
     compile_cases=_bench(16),
     tolerance=dict.fromkeys((torch.float32, torch.bfloat16, torch.float16), 1e-6),
-    peers={"torch": _route_torch},
+    peers=with_inductor({"torch": _route_torch}),
 )
 
 ALIGN = Op(
@@ -118,7 +118,7 @@ ALIGN = Op(
     ),
     bench_cases=(*_bench(64), *_bench(16384)),
     compile_cases=_bench(16),
-    peers={"torch": _align_torch},
+    peers=with_inductor({"torch": _align_torch}),
 )
 
 OPS = (ROUTE, ALIGN)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.op import Case, Inputs, Op, tensor_bytes
+from kernels.op import Case, Inputs, Op, tensor_bytes, with_inductor
 from kernels.sampling import reference
 from kernels.sampling.gumbel import gumbel_sample
 from kernels.sampling.logprobs import token_logprobs
@@ -157,7 +157,7 @@ GUMBEL_SAMPLE = Op(
         _case("8k", torch.float32, 1, 8192),
         _case("8k-bf16", torch.bfloat16, 1, 8192),
     ),
-    peers={"torch": _gumbel_torch, "torch argmax": _argmax_torch},
+    peers=with_inductor({"torch": _gumbel_torch, "torch argmax": _argmax_torch}),
 )
 
 TOP_K_TOP_P_SAMPLE = Op(
@@ -183,7 +183,7 @@ TOP_K_TOP_P_SAMPLE = Op(
         _case("128k-bf16", torch.bfloat16, 1, 128256),
         _case("150k", torch.float32, 1, 151936),
     ),
-    peers={"torch sort": _sorted_sample},
+    peers=with_inductor({"torch sort": _sorted_sample}),
 )
 
 TOP_K_TOP_P_MASK = Op(
@@ -206,7 +206,7 @@ TOP_K_TOP_P_MASK = Op(
     compile_cases=(_case("128k", torch.float32, 1, 128256),),
     # kept logits come through unchanged
     tolerance=dict.fromkeys(TOLERANCE, 0.0),
-    peers={"torch sort": _sorted_mask},
+    peers=with_inductor({"torch sort": _sorted_mask}),
 )
 
 TOKEN_LOGPROBS = Op(
@@ -229,7 +229,7 @@ TOKEN_LOGPROBS = Op(
     ),
     compile_cases=(_case("128k", torch.float32, 1, 128256, num_top=5),),
     tolerance=TOLERANCE,
-    peers={"torch": _logprobs_torch},
+    peers=with_inductor({"torch": _logprobs_torch}),
 )
 
 OPS = (GUMBEL_SAMPLE, TOP_K_TOP_P_SAMPLE, TOP_K_TOP_P_MASK, TOKEN_LOGPROBS)

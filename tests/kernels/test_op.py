@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from kernels.op import Case, Inputs, Op, tensor_bytes
+from kernels.op import Case, Inputs, Op, tensor_bytes, with_inductor
 from kernels.testing import check, clone, make_inputs, poison, relative_error
 
 NAN, INF = float("nan"), float("inf")
@@ -103,3 +103,24 @@ def test_poison_covers_every_element(dtype: torch.dtype) -> None:
 def test_relative_error(actual: list[float], expected: list[float], error: float) -> None:
     tensors = (torch.tensor(values, dtype=torch.float64) for values in (actual, expected))
     assert relative_error(*tensors) == pytest.approx(error)
+
+
+def test_inductor_compiles_a_peer_once_and_at_its_first_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled = []
+
+    def compile_(run: Any, dynamic: bool) -> Any:
+        compiled.append(run)
+        return run
+
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    peers = with_inductor({"torch": double})
+    assert list(peers) == ["torch", "inductor"]
+    assert not compiled
+    for _ in range(2):
+        assert peers["inductor"](x=torch.ones(1)).item() == 2.0
+    assert compiled == [double]
