@@ -3,7 +3,7 @@
 import io
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -384,6 +384,15 @@ def test_the_progress_bar_tells_tokens_per_second(capsys: pytest.CaptureFixture[
     assert "2/2" in stream.getvalue()
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Python's own handler, also where tests run in the background, which ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_ctrl_c_ends_the_call_and_the_next_one_works(is_async: bool) -> None:
     presses = iter([3])
@@ -404,6 +413,7 @@ def test_ctrl_c_ends_the_call_and_the_next_one_works(is_async: bool) -> None:
     llm.llm_engine.core.scheduler.kv_cache_manager.check_integrity([])
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_ctrl_c_leaves_a_real_model_in_step_with_its_scheduler(
     folder: str, llm: LLM, is_async: bool
@@ -427,6 +437,7 @@ def test_ctrl_c_leaves_a_real_model_in_step_with_its_scheduler(
     runner.input_batch.check_integrity()
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_does_not_wait() -> None:
     def script(request: Any, count: int) -> int:
         os.kill(os.getpid(), signal.SIGINT)
