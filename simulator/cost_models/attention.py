@@ -134,7 +134,12 @@ class AttentionRoofline(Attention):
 
     def time(self, num_decodes: int, decode_context: int, prefills: Chunks) -> float:
         if not prefills:
-            return self.latency + self.decode(num_decodes, decode_context) if num_decodes else 0.0
+            if not num_decodes:
+                return 0.0
+            # `decode` written out: most steps of most runs come this way
+            if self.window is not None:
+                decode_context = min(decode_context, num_decodes * self.window)
+            return self.latency + (decode_context + num_decodes * self._row) * self._decode
         if not num_decodes:
             return self.latency + self.prefill(prefills)
         if self._packs:

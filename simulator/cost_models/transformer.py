@@ -193,8 +193,6 @@ class TransformerCostModel(CostModel):
             seconds += self._swap_latency + shape.num_swap_blocks * self._swap_block
         if not num_tokens:
             return seconds
-        if num_tokens > self.captured_tokens:
-            seconds += self.launch_gap_s
         token_time = self._token_times.get(num_tokens)
         if token_time is None:
             token_time = self._add_token_time(num_tokens)
@@ -292,6 +290,8 @@ class TransformerCostModel(CostModel):
         seconds += sum(self._parts.edge(computed).values())
         if self._collectives is not None:
             seconds += self._collectives.token_time(computed)
+        if num_tokens > self.captured_tokens:
+            seconds += self.launch_gap_s
         self._token_times[num_tokens] = seconds
         return seconds
 
