@@ -19,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.backend import EngineBackend
 from experiments.calibration_session import CalibrateSettings, CalibrationSession
-from experiments.explain import explain, is_expected
 from experiments.own_settings import part_command_line
+from experiments.program import run_program
 from simulator.calibration import Calibration, fit
 from workbench.errors import ConfigError
 
@@ -29,28 +29,19 @@ if TYPE_CHECKING:
 
 FILE = "calibration.json"
 CONFIG = "calibrated_config.yaml"
-USAGE = 2
+ON_INTERRUPT = "interrupted: the same command goes on where it was"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit status."""
+    return run_program(arguments, __doc__, _calibrate, on_interrupt=ON_INTERRUPT)
+
+
+def _calibrate(argv: list[str]) -> int:
     from experiments.run import compose_config
 
-    argv = list(sys.argv[1:] if arguments is None else arguments)
-    if any(word in ("-h", "--help") for word in argv):
-        print(__doc__)
-        return 0
-    try:
-        settings, folder, overrides = part_command_line(argv, "calibrate", CalibrateSettings)
-        calibrate(compose_config(overrides), folder, settings, argv)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on where it was", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if not is_expected(error):
-            raise
-        print(f"error: {explain(error, argv)}", file=sys.stderr)
-        return USAGE
+    settings, folder, overrides = part_command_line(argv, "calibrate", CalibrateSettings)
+    calibrate(compose_config(overrides), folder, settings, argv)
     print(f"Everything is in {folder}")
     return 0
 

@@ -15,35 +15,24 @@ make a comparison.
 import sys
 from collections.abc import Sequence
 
-from experiments.explain import explain, is_expected
 from experiments.measured.settings import MeasuredSettings, read_settings
-
-USAGE, INTERRUPTED = 2, 130
+from experiments.program import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit status."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
-    if any(word in ("-h", "--help") for word in argv):
-        print(__doc__)
-        return 0
-    try:
-        settings, folder = read_settings(argv, MeasuredSettings)
-        from experiments.measured.comparison import compare, told, write_comparison
+    return run_program(arguments, __doc__, _compare)
 
-        comparison = compare(settings)
-        command = " ".join(["python -m experiments.compare_measured", *argv])
-        write_comparison(comparison, settings, folder, command)
-        print(told(comparison))
-        print(f"Everything is in {folder}")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        if not is_expected(error):
-            raise
-        print(f"error: {explain(error, argv)}", file=sys.stderr)
-        return USAGE
+
+def _compare(argv: list[str]) -> int:
+    settings, folder = read_settings(argv, MeasuredSettings)
+    from experiments.measured.comparison import compare, told, write_comparison
+
+    comparison = compare(settings)
+    command = " ".join(["python -m experiments.compare_measured", *argv])
+    write_comparison(comparison, settings, folder, command)
+    print(told(comparison))
+    print(f"Everything is in {folder}")
     return 0
 
 

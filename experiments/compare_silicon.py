@@ -14,33 +14,22 @@ the table do not make a comparison.
 import sys
 from collections.abc import Sequence
 
-from experiments.explain import explain, is_expected
 from experiments.measured.settings import SiliconSettings, read_settings
-
-USAGE, INTERRUPTED = 2, 130
+from experiments.program import run_program
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit status."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
-    if any(word in ("-h", "--help") for word in argv):
-        print(__doc__)
-        return 0
-    try:
-        settings, folder = read_settings(argv, SiliconSettings)
-        from experiments.measured.silicon import compare_points
+    return run_program(arguments, __doc__, _compare)
 
-        command = " ".join(["python -m experiments.compare_silicon", *argv])
-        print(compare_points(settings, folder, command))
-        print(f"Everything is in {folder}")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        if not is_expected(error):
-            raise
-        print(f"error: {explain(error, argv)}", file=sys.stderr)
-        return USAGE
+
+def _compare(argv: list[str]) -> int:
+    settings, folder = read_settings(argv, SiliconSettings)
+    from experiments.measured.silicon import compare_points
+
+    command = " ".join(["python -m experiments.compare_silicon", *argv])
+    print(compare_points(settings, folder, command))
+    print(f"Everything is in {folder}")
     return 0
 
 

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.explain import explain, is_expected
 from experiments.parity_changes import changed, policies_of
 from experiments.parity_report import brief, write_parity_report
+from experiments.program import run_program
 from experiments.run_folder import RECORDING, write_json
 from simulator.replay import Replay, ReplayResult
 from workbench.errors import ConfigError
@@ -33,7 +33,6 @@ from workbench.recording import Recording, read_recording
 PARITY = "parity.json"
 ENGINE = "engine"  # the folder of the run itself
 DIFFERENT = 1
-USAGE = 2
 FOLDER, RUN = "hydra.run.dir=", "run="
 
 
@@ -56,20 +55,7 @@ class Replayed:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit status."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
-    if argv in (["-h"], ["--help"]):
-        print(__doc__)
-        return 0
-    try:
-        return _parity(argv)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if not is_expected(error):
-            raise
-        print(f"error: {explain(error, argv)}", file=sys.stderr)
-        return USAGE
+    return run_program(arguments, __doc__, _parity)
 
 
 def _parity(argv: Sequence[str]) -> int:

@@ -18,9 +18,9 @@ from typing import Any
 
 from experiments.calibrate import FILE, calibrate
 from experiments.calibration_session import CalibrateSettings
-from experiments.explain import explain, is_expected
 from experiments.job import run_into
 from experiments.own_settings import part_command_line
+from experiments.program import run_program
 from experiments.provenance import Stopwatch, provenance
 from experiments.run_folder import RunFolder, write_json
 from experiments.tables import json_safe
@@ -32,26 +32,17 @@ from experiments.validation.settings import ValidateSettings
 from simulator.calibration import Calibration
 
 RESULT, CAPACITY, CALIBRATION = "validation.json", "capacity", "calibration"
-USAGE = 2
+ON_INTERRUPT = "interrupted: the same command goes on where it was"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit status."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
-    if any(word in ("-h", "--help") for word in argv):
-        print(__doc__)
-        return 0
-    try:
-        settings, folder, overrides = part_command_line(argv, "validate", ValidateSettings)
-        validate(overrides, folder, settings, argv)
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on where it was", file=sys.stderr)
-        return 130
-    except Exception as error:
-        if not is_expected(error):
-            raise
-        print(f"error: {explain(error, argv)}", file=sys.stderr)
-        return USAGE
+    return run_program(arguments, __doc__, _validate, on_interrupt=ON_INTERRUPT)
+
+
+def _validate(argv: list[str]) -> int:
+    settings, folder, overrides = part_command_line(argv, "validate", ValidateSettings)
+    validate(overrides, folder, settings, argv)
     print(f"Everything is in {folder}")
     return 0
 

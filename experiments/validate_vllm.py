@@ -17,41 +17,36 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments.explain import explain, is_expected
 from experiments.live_vllm.errors import ServerError
 from experiments.live_vllm.settings import VllmSettings
 from experiments.own_settings import part_command_line
+from experiments.program import run_program
 from workbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from experiments.live_vllm.session import LiveSession
 
-USAGE, FAILED, INTERRUPTED = 2, 1, 130
 WORKLOAD = "workload=live_vllm"
 DONE = "report.html"  # what a finished validation leaves last
-HELP = ("-h", "--help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit status: 0 where everything ran, whatever the errors are."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
-    if any(word in HELP for word in argv):
-        print(__doc__)
-        return 0
-    try:
-        with _stopped_by_termination():
-            return _validate(argv)
-    except KeyboardInterrupt:
-        print("interrupted: the server was stopped", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        if not is_expected(error):
-            raise
-        from experiments.run import setting_names
+    with _stopped_by_termination():
+        return run_program(
+            arguments,
+            __doc__,
+            _validate,
+            on_interrupt="interrupted: the server was stopped",
+            setting_names=_setting_names,
+            failures=(ServerError,),
+        )
 
-        overrides = [word for word in argv if not word.startswith("vllm.")]
-        print(f"error: {explain(error, overrides, setting_names())}", file=sys.stderr)
-        return FAILED if isinstance(error, ServerError) else USAGE
+
+def _setting_names() -> list[str]:
+    from experiments.run import setting_names
+
+    return setting_names()
 
 
 def _validate(argv: Sequence[str]) -> int:

@@ -41,6 +41,7 @@ class Calibration:
     largest: Mapping[str, float] = field(default_factory=dict)
     residuals: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    _limits: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         limits = tuple(self.largest.get(name, 0.0) for name in (*COUNTS[1:], "tokens"))
@@ -62,7 +63,7 @@ class Calibration:
         asked = (*counts(shape)[1:], float(shape.num_tokens))
         ratios = [
             value / limit if limit else UNSEEN
-            for value, limit in zip(asked, self._limits, strict=True)  # type: ignore[attr-defined]
+            for value, limit in zip(asked, self._limits, strict=True)
             if value
         ]
         return max(ratios, default=0.0)

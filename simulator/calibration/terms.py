@@ -9,7 +9,7 @@ slope of its own.
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -73,6 +73,8 @@ class Prices:
     seconds: Mapping[str, float]
     token_nodes: tuple[float, ...] = ()
     token_slopes: tuple[float, ...] = ()
+    _at_nodes: list[float] = field(init=False, repr=False, compare=False)
+    _prices: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         values = [0.0]
@@ -83,9 +85,8 @@ class Prices:
 
     def __call__(self, shape: StepShape) -> float:
         """Seconds of a step."""
-        prices: tuple[float, ...] = self._prices  # type: ignore[attr-defined]
         total = self.of_tokens(shape.num_tokens)
-        for price, count in zip(prices, counts(shape), strict=True):
+        for price, count in zip(self._prices, counts(shape), strict=True):
             total += price * count
         return total
 
@@ -102,8 +103,7 @@ class Prices:
         if not self.token_slopes:
             return 0.0
         place = min(bisect_right(self.token_nodes, tokens), len(self.token_slopes)) - 1
-        below: list[float] = self._at_nodes  # type: ignore[attr-defined]
-        return below[place] + self.token_slopes[place] * (tokens - self.token_nodes[place])
+        return self._at_nodes[place] + self.token_slopes[place] * (tokens - self.token_nodes[place])
 
     def of_all(self, shapes: Sequence[StepShape]) -> Array:
         """Seconds of each of many steps."""

@@ -54,11 +54,9 @@ def request_values(request: Request) -> dict[str, Any]:
 def answer_values(step: int, model_output: ModelRunnerOutput) -> dict[str, Any]:
     """A step's results as plain values of their own: taking them in may change the lists."""
     rows = model_output.sampled_token_ids
-    if rows is not None:
-        rows = [row[0] if len(row) == 1 else list(row) for row in rows]  # type: ignore[misc]
     return {
         "step": step,
-        "tokens": rows,
+        "tokens": rows and [row[0] if len(row) == 1 else list(row) for row in rows],
         "drafts": {name: list(row) for name, row in model_output.draft_token_ids.items()},
         "failed": dict(model_output.failed),
     }

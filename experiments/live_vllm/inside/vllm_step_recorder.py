@@ -34,7 +34,9 @@ class _Recording(_Base):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         path = os.environ["VLLM_STEP_RECORD"]
-        self._record_file = open(path, "w", buffering=1, encoding="utf-8")  # noqa: SIM115
+        # open as long as the server lives; a line at a time, so that it can be read meanwhile
+        record = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._record_file = os.fdopen(record, "w", buffering=1, encoding="utf-8")
         self._note("settings", self._record_settings())
 
     def _note(self, *line: Any) -> None:
