@@ -15,7 +15,7 @@ import yaml
 from workbench.errors import ConfigError
 
 T = TypeVar("T")
-FOLDER = "hydra.run.dir="
+FOLDER = "hydra.run.dir"
 
 
 def part_command_line(
@@ -26,19 +26,19 @@ def part_command_line(
     Raises:
         ConfigError: A setting that the command does not have, or a value that it refuses.
     """
-    folder = Path(time.strftime("outputs/%Y-%m-%d/%H-%M-%S"))
+    folder = new_folder()
     own: dict[str, Any] = {}
     rest = []
     known = [field.name for field in fields(cast(Any, settings))]
     for argument in arguments:
         key, separator, value = argument.partition("=")
-        if argument.startswith(FOLDER):
-            folder = Path(argument.removeprefix(FOLDER))
+        if separator and key == FOLDER:
+            folder = Path(value)
         elif separator and key.startswith(f"{name}."):
             field = key.removeprefix(f"{name}.")
             if field not in known:
                 raise ConfigError(f"{argument}: {name} has: {', '.join(known)}")
-            own[field] = _value(argument, value)
+            own[field] = read_value(argument, value)
         else:
             rest.append(argument)
     try:
@@ -47,7 +47,17 @@ def part_command_line(
         raise ConfigError(f"{name}.{error}") from error
 
 
-def _value(argument: str, text: str) -> Any:
+def new_folder() -> Path:
+    """Where results go that no folder was named for."""
+    return Path(time.strftime("outputs/%Y-%m-%d/%H-%M-%S"))
+
+
+def read_value(argument: str, text: str) -> Any:
+    """The value of a setting as YAML understands it; a list becomes a tuple.
+
+    Raises:
+        ConfigError: It is no YAML.
+    """
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -9,6 +9,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+EXACT_ROWS = 32
+"""Products of up to so many rows, most of them decodes, are computed with none more."""
 
 
 class PackedWeight(Protocol):
@@ -20,15 +24,36 @@ class PackedWeight(Protocol):
 
 
 class OneDnnWeight:
-    """Blocks of oneDNN, as the compiler of torch uses them; the block size fits any T."""
+    """Blocks of oneDNN, as the compiler of torch uses them; the block size fits any T.
+
+    oneDNN writes a kernel for every T that it meets, about a millisecond of work that a prompt of a
+    new length would wait for. So the rows of larger T are filled up to one of few sizes.
+    """
 
     def __init__(self, weight: Tensor) -> None:
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
 
     def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """See `PackedWeight`."""
+        num_rows = len(x)
+        size = kernel_size(num_rows)
+        if size > num_rows:
+            x = functional.pad(x, (0, 0, 0, size - num_rows))
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, bias, "none", [], "")
-        return out
+        return out[:num_rows]
+
+
+def kernel_size(num_rows: int) -> int:
+    """The number of rows that a product of `num_rows` is computed with, at most an eighth more."""
+    if num_rows <= EXACT_ROWS:
+        return num_rows
+    step = 1 << max(num_rows.bit_length() - 4, 0)
+    return -(-num_rows // step) * step
+
+
+def kernel_sizes(most: int) -> list[int]:
+    """All sizes of products of up to `most` rows, ascending."""
+    return sorted({kernel_size(num_rows) for num_rows in range(1, most + 1)})
 
 
 class TransposedWeight:

@@ -4,19 +4,16 @@ Knows names, types and defaults. It does not know what is compared.
 """
 
 import difflib
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import yaml
-
+from experiments.own_settings import FOLDER, new_folder, read_value
 from simulator.bounds import check_count, check_number
 from workbench.errors import ConfigError
 
 T = TypeVar("T")
-FOLDER = "hydra.run.dir"
 NO_PROFILE = "none"
 
 
@@ -80,7 +77,7 @@ def read_settings(words: Sequence[str], kind: type[T]) -> tuple[T, Path]:
     Raises:
         ConfigError: A word that is no KEY=VALUE, an unknown or missing key, or a bad value.
     """
-    folder = Path(time.strftime("outputs/%Y-%m-%d/%H-%M-%S"))
+    folder = new_folder()
     known = {field.name: field for field in fields(cast(Any, kind))}
     values: dict[str, Any] = {}
     for word in words:
@@ -94,7 +91,7 @@ def read_settings(words: Sequence[str], kind: type[T]) -> tuple[T, Path]:
             hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
             raise ConfigError(f"{word}: there is no setting {key!r}; {hint}")
         else:
-            values[key] = text if known[key].type in (str, "str") else _value(word, text)
+            values[key] = text if known[key].type in (str, "str") else read_value(word, text)
     for name in ("measured", "requests", "points"):
         if name in known and not values.get(name):
             raise ConfigError(f"{name} is not set: give it on the command line, {name}=PATH")
@@ -102,10 +99,3 @@ def read_settings(words: Sequence[str], kind: type[T]) -> tuple[T, Path]:
         return kind(**values), folder
     except TypeError:
         raise ConfigError(f"{' '.join(words)}: a value is of the wrong type") from None
-
-
-def _value(word: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"{word}: the value cannot be read") from None

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from engine.warm_up import warm_up
+from engine.warm_up import prepare_products, warm_up
 from tests.engine.harness import generate, make_engine
 from tests.engine.test_serving_run import MODEL
 
@@ -42,3 +42,17 @@ def test_the_answers_are_the_same_with_and_without() -> None:
             warm_up(engine)
         answers.append(generate(engine, [[1, 2, 3], list(range(40))], 6).token_ids)
     assert answers[0] == answers[1]
+
+
+def test_products_are_prepared_up_to_the_largest_step_or_the_limit() -> None:
+    engine = make_engine(MODEL, load_format="dummy", dtype="float32", **SMALL)
+    assert prepare_products(engine.model, 64) == 64
+    assert prepare_products(engine.model, 64, max_flops=0.0) == 0
+    per_row = sum(
+        2 * weight.numel()
+        for weight in {
+            m.weight.shape: m.weight for m in engine.model.modules() if hasattr(m, "parts")
+        }.values()
+    )
+    assert prepare_products(engine.model, 64, max_flops=(1 + 2 + 3) * per_row) == 3
+    engine.executor.shutdown()

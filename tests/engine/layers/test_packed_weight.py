@@ -3,14 +3,24 @@
 import pytest
 import torch
 
-from engine.layers.packed_weight import OneDnnWeight, TransposedWeight, is_native, pack
+from engine.layers.packed_weight import (
+    EXACT_ROWS,
+    OneDnnWeight,
+    TransposedWeight,
+    is_native,
+    kernel_size,
+    kernel_sizes,
+    pack,
+)
 
 CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("kind", [OneDnnWeight, TransposedWeight])
 @pytest.mark.parametrize("has_bias", [True, False])
-@pytest.mark.parametrize(("tokens", "inputs", "outputs"), [(0, 8, 8), (1, 7, 5), (70, 64, 130)])
+@pytest.mark.parametrize(
+    ("tokens", "inputs", "outputs"), [(0, 8, 8), (1, 7, 5), (33, 8, 3), (70, 64, 130)]
+)
 def test_products_are_those_of_the_matrix(
     kind: type[OneDnnWeight | TransposedWeight],
     has_bias: bool,
@@ -26,6 +36,15 @@ def test_products_are_those_of_the_matrix(
     out = kind(weight).linear(x, bias)
     assert out.is_contiguous()
     torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_few_sizes_serve_all_numbers_of_rows() -> None:
+    sizes = [kernel_size(num_rows) for num_rows in range(5000)]
+    assert sizes[: EXACT_ROWS + 1] == list(range(EXACT_ROWS + 1))
+    assert all(n <= size <= n + n // 8 for n, size in enumerate(sizes))
+    assert sizes == sorted(sizes)
+    assert set(sizes) - {0} == set(kernel_sizes(4999))
+    assert len(set(sizes)) < 100
 
 
 def test_a_torch_without_the_operators_transposes(monkeypatch: pytest.MonkeyPatch) -> None:
