@@ -140,10 +140,21 @@ def _fit(
 
 
 def _balance(steps: Sequence[MeasuredStep]) -> Array:
-    """Square roots of weights: the grid has less say than what was recorded while serving."""
+    """Square roots of weights.
+
+    The grid has less say than what was recorded while serving. There, steps with prompts have as
+    much say as the many more without: a request waits for one of them, and they take longer than
+    the same step on the grid, which finds everything in the caches.
+    """
     designed = np.array([is_designed(step) for step in steps])
-    number = max(int(designed.sum()), 1), max(int((~designed).sum()), 1)
-    weights = np.where(designed, GRID_SAY / number[0], (1.0 - GRID_SAY) / number[1])
+    mixed = np.array([bool(step.shape.prefills) for step in steps])
+    weights = np.zeros(len(steps))
+    for kind, say in (
+        (designed, GRID_SAY),
+        (~designed & mixed, 0.5 * (1.0 - GRID_SAY)),
+        (~designed & ~mixed, 0.5 * (1.0 - GRID_SAY)),
+    ):
+        weights[kind] = say / max(int(kind.sum()), 1)
     return np.asarray(np.sqrt(weights), dtype=np.float64)
 
 
