@@ -1,6 +1,6 @@
 # make demo         charts in a few seconds, without torch       make test   the whole suite
 # make demo-engine  the same tour on the real engine, on a CPU   make lint   style, types, import rules
-# make clean        remove what the others made
+# make serve        an OpenAI-compatible server on a CPU         make clean  remove what the others made
 #
 # Everything is installed into $(VENV), nothing outside it. A stamp says what is installed, so a second call is quick.
 
@@ -13,7 +13,7 @@ TESTS  ?= tests
 DEMO_CHECKPOINT ?= outputs/demo_checkpoint
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-engine test lint clean
+.PHONY: help demo demo-engine serve test lint clean
 
 help:
 	@sed -n '1,3s/^# \{0,1\}//p' Makefile
@@ -28,12 +28,16 @@ $(VENV)/base: pyproject.toml constraints.txt | $(VENV)/created
 	@touch $@
 
 $(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/created
-	$(PIP) install --quiet -c constraints.txt -e ".[engine,live,dev]"
-	@touch $(VENV)/base $(VENV)/engine $@
+	$(PIP) install --quiet -c constraints.txt -e ".[engine,serve,grpc,otel,live,dev]"
+	@touch $(VENV)/base $(VENV)/engine $(VENV)/serve $@
 
 $(VENV)/engine: pyproject.toml constraints.txt | $(VENV)/created
 	$(PIP) install --quiet -c constraints.txt -e ".[engine]"
 	@touch $(VENV)/base $@
+
+$(VENV)/serve: pyproject.toml constraints.txt | $(VENV)/created
+	$(PIP) install --quiet -c constraints.txt -e ".[engine,serve]"
+	@touch $(VENV)/base $(VENV)/engine $@
 
 demo: $(VENV)/base
 	@$(PY) -m experiments.run --multirun experiment=demo
@@ -43,6 +47,10 @@ demo-engine: export OMP_NUM_THREADS ?= 1
 demo-engine: $(VENV)/engine
 	@$(PY) -m engine.demo_checkpoint $(DEMO_CHECKPOINT)
 	@$(PY) -m experiments.run --multirun experiment=demo_engine model.path=$(DEMO_CHECKPOINT)
+
+serve: export OMP_NUM_THREADS ?= 1
+serve: $(VENV)/serve
+	@$(PY) -m experiments.serve demo $(SERVE)
 
 test: $(VENV)/dev
 	$(PY) -m pytest -n auto $(TESTS)

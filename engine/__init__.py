@@ -8,14 +8,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.async_llm import AsyncLLM
     from engine.config import EngineConfig
     from engine.llm import LLM
     from engine.llm_engine import LLMEngine
     from engine.outputs import CompletionOutput, Logprob, RequestMetrics, RequestOutput
     from workbench.sampling_params import RequestOutputKind, SamplingParams
+    from workbench.structured_outputs_params import StructuredOutputsParams
 
 __all__ = [
     "LLM",
+    "AsyncLLM",
     "CompletionOutput",
     "EngineConfig",
     "LLMEngine",
@@ -24,10 +27,12 @@ __all__ = [
     "RequestOutput",
     "RequestOutputKind",
     "SamplingParams",
+    "StructuredOutputsParams",
 ]
 
 _MODULES = {
     "LLM": "engine.llm",
+    "AsyncLLM": "engine.async_llm",
     "LLMEngine": "engine.llm_engine",
     "EngineConfig": "engine.config",
     "CompletionOutput": "engine.outputs",
@@ -36,6 +41,7 @@ _MODULES = {
     "RequestOutput": "engine.outputs",
     "RequestOutputKind": "workbench.sampling_params",
     "SamplingParams": "workbench.sampling_params",
+    "StructuredOutputsParams": "workbench.structured_outputs_params",
 }
 
 

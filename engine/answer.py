@@ -1,20 +1,47 @@
 """One answer that grows: its tokens, its text, and how it ends.
 
-Reads the request of the core that computes it, and stops by itself at a stop string. Knows no
-other answer.
+Reads the request of the core that computes it, or its mirror, and stops by itself at a stop string.
+Knows no other answer.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from engine.answer_text import AnswerText
 from engine.detokenizer import DecoderFactory
 from engine.input_processor import ProcessedInput
-from engine.logprobs import TokenLogprobs
 from engine.logprobs_text import describe_logprobs
 from engine.outputs import CompletionOutput, PositionLogprobs
-from workbench.request import Request, RequestStatus
+from engine.token_logprobs import TokenLogprobs
+from workbench.request import RequestStatus
 from workbench.sampling_params import RequestOutputKind
+
+
+class CoreRequest(Protocol):
+    """What is read of a request of the core, wherever that is; see workbench.request."""
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def status(self) -> RequestStatus: ...
+    @property
+    def finish_reason(self) -> str | None: ...
+    @property
+    def stop_reason(self) -> int | str | None: ...
+    @property
+    def output_token_ids(self) -> list[int]: ...
+    @property
+    def num_output_tokens(self) -> int: ...
+    @property
+    def num_cached_tokens(self) -> int: ...
+    @property
+    def num_preemptions(self) -> int: ...
+    @property
+    def arrival_time(self) -> float: ...
+    @property
+    def first_scheduled_time(self) -> float | None: ...
+    @property
+    def token_times(self) -> Sequence[float]: ...
 
 
 class Answer:
@@ -52,7 +79,7 @@ class Answer:
         self,
         index: int,
         parent_id: str,
-        request: Request,
+        request: CoreRequest,
         source: ProcessedInput,
         make_decoder: DecoderFactory | None,
     ) -> None:
@@ -98,6 +125,7 @@ class Answer:
         shown: Sequence[int] = new
         if (
             self.request.status is RequestStatus.FINISHED_STOPPED
+            and self.request.stop_reason is not None  # None: a grammar is complete
             and not self._source.params.include_stop_str_in_output
         ):
             # the token that ends an answer is kept among its tokens and out of its text

@@ -14,6 +14,7 @@ from workbench.executor import Executor, Pending
 from workbench.outputs import EngineCoreOutputs, SchedulerOutput
 from workbench.recording import RecordedSettings, RecordingWriter, answer_values
 from workbench.request import Request
+from workbench.structured_output import GrammarOutput
 
 if TYPE_CHECKING:
     from engine.build import EngineParts
@@ -53,7 +54,7 @@ class _Witness:
         self._executor.execute_model(scheduler_output)
         self._core.note_step(scheduler_output)
 
-    def sample_tokens(self, grammar_output: Any) -> Pending:
+    def sample_tokens(self, grammar_output: GrammarOutput | None) -> Pending:
         return self._executor.sample_tokens(grammar_output)
 
 
@@ -102,8 +103,7 @@ class RecordedCore(EngineCore):
             step.send(model_output)
         except StopIteration as done:
             outputs = done.value
-            ends = {request.request_id: request.finish_reason for request in outputs.finished}
-            self._recording.update(self._now, answer, ends)
+            self._recording.update(self._now, answer, outputs.finished)
             return outputs
         raise AssertionError("a step waits once")
 

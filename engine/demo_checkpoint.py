@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from engine.byte_tokenizer import byte_tokenizer
+
 CONFIG: dict[str, Any] = {
     "vocab_size": 259,
     "hidden_size": 256,
@@ -22,11 +24,6 @@ CONFIG: dict[str, Any] = {
     "eos_token_id": 257,
     "pad_token_id": 258,
 }
-SPECIAL_TOKENS = ("<|bos|>", "<|eos|>", "<|pad|>")
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
-    "{% if add_generation_prompt %}assistant: {% endif %}"
-)
 
 
 def write_demo_checkpoint(folder: Path, seed: int = 0) -> Path:
@@ -40,28 +37,8 @@ def write_demo_checkpoint(folder: Path, seed: int = 0) -> Path:
         torch.manual_seed(seed)
         model = LlamaForCausalLM(LlamaConfig(**CONFIG))
     model.save_pretrained(folder)
-    _tokenizer().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
     return folder
-
-
-def _tokenizer() -> Any:
-    """Every byte is a token; three special tokens follow."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
-    bos, eos, pad = SPECIAL_TOKENS
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=bos,
-        eos_token=eos,
-        pad_token=pad,
-        chat_template=CHAT_TEMPLATE,
-    )
 
 
 def main() -> int:

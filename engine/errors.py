@@ -6,6 +6,8 @@ and the cure.
 
 from workbench.errors import WorkbenchError
 
+SHUT_DOWN = "the engine was shut down: start a new one"
+
 
 class ModelLoadError(WorkbenchError):
     """A checkpoint or a model config cannot become a model."""
@@ -21,3 +23,10 @@ class InputError(WorkbenchError, ValueError):
 
 class EngineDeadError(WorkbenchError):
     """The engine was shut down, or a step broke off; its error is the cause of this one."""
+
+
+def one_line(error: BaseException) -> str:
+    """An error for a person to read: its message alone where it has a cure, else its kind too."""
+    if isinstance(error, WorkbenchError):
+        return str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {error}".rstrip(": ").partition("\n")[0]

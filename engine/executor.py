@@ -7,13 +7,13 @@ threads; it knows nothing of what a step holds.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import torch
 
 from engine.model_runner import ModelRunner
 from workbench.executor import Pending
 from workbench.outputs import ModelRunnerOutput, SchedulerOutput
+from workbench.structured_output import GrammarOutput
 
 
 class InlineExecutor:
@@ -30,7 +30,7 @@ class InlineExecutor:
         """Start the forward pass of a step."""
         self.runner.execute_model(scheduler_output)
 
-    def sample_tokens(self, grammar_output: Any) -> Pending:
+    def sample_tokens(self, grammar_output: GrammarOutput | None) -> Pending:
         """Start the sampling of the step started last; `result()` gives its output."""
         return self.runner.sample_tokens(grammar_output)
 
@@ -57,13 +57,15 @@ class ThreadedExecutor:
         """Start the forward pass of a step; does not wait."""
         self._forward = self._worker.submit(self.runner.execute_model, scheduler_output)
 
-    def sample_tokens(self, grammar_output: Any) -> Pending:
+    def sample_tokens(self, grammar_output: GrammarOutput | None) -> Pending:
         """Start the sampling of the step started last; `result()` gives its output."""
         forward = self._forward
         assert forward is not None, "execute_model comes first"
         return self._worker.submit(self._sample, forward, grammar_output)
 
-    def _sample(self, forward: Future[None], grammar_output: Any) -> ModelRunnerOutput:
+    def _sample(
+        self, forward: Future[None], grammar_output: GrammarOutput | None
+    ) -> ModelRunnerOutput:
         forward.result()
         output: ModelRunnerOutput = self.runner.sample_tokens(grammar_output).result()
         return output

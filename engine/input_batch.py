@@ -21,9 +21,7 @@ from engine.batch_inputs import (
 )
 from engine.block_table import BlockTable
 from workbench.errors import SchedulerError
-from workbench.outputs import NewRequestData, SchedulerOutput
-
-FILLER_TOKEN = 0
+from workbench.outputs import UNKNOWN_DRAFT_TOKEN, NewRequestData, SchedulerOutput
 
 
 class InputBatch:
@@ -179,7 +177,7 @@ class InputBatch:
             start = int(self.num_tokens[slot])
             for i, token_id in enumerate(token_ids):
                 if token_id < 0:
-                    token_id = own[i] if i < len(own) else FILLER_TOKEN
+                    token_id = own[i] if i < len(own) else UNKNOWN_DRAFT_TOKEN
                 self.token_ids[slot, start + i] = token_id
             self.num_known[slot] = start + len(token_ids)
         return counts[rows.slots]

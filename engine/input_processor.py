@@ -4,7 +4,7 @@ Everything that can be known to be wrong before a model runs is refused here. Kn
 length and tokenizer; knows no scheduler, no device and no answer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import InputError
+from engine.grammars import Grammars
 from engine.tokenizer import encode_bad_words, encode_text
 from workbench.sampling_params import MAX_BAD_WORD_TOKENS, SamplingParams
 
@@ -32,6 +33,11 @@ class EosTokens:
 
     primary: int | None = None
     others: tuple[int, ...] = ()
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """Every one of them."""
+        return self.others if self.primary is None else (self.primary, *self.others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,9 @@ class InputProcessor:
         tokenizer: Of transformers, or None.
         no_tokenizer_reason: Said where one is needed and there is none.
         eos: The model's end-of-sequence tokens.
+
+    Attributes:
+        grammars: Of the answers' forms.
     """
 
     def __init__(
@@ -81,6 +90,7 @@ class InputProcessor:
         self.tokenizer = tokenizer
         self.no_tokenizer_reason = no_tokenizer_reason
         self._eos = eos
+        self.grammars = Grammars(tokenizer, no_tokenizer_reason, vocab_size, eos.all)
         # Calls usually share one object for all prompts.
         self._last_params: tuple[SamplingParams, SamplingParams, frozenset[int]] | None = None
 
@@ -152,11 +162,23 @@ class InputProcessor:
                 f"holds {self._max_model_len - 1} and one of the answer: shorten it, set "
                 "truncate_prompt_tokens, or raise max_model_len"
             )
+        self.check_vocabulary(token_ids, "the prompt has")
+
+    def check_vocabulary(self, token_ids: Sequence[int], who: str) -> None:
+        """Refuse token ids that are none of the model's.
+
+        Args:
+            token_ids: Integers.
+            who: Begins the message, as in "the prompt has".
+
+        Raises:
+            InputError: Naming the first one.
+        """
         array = np.array(token_ids)
-        if array.min() < 0 or array.max() >= self._vocab_size:
+        if len(token_ids) and (array.min() < 0 or array.max() >= self._vocab_size):
             wrong = next(i for i in token_ids if not 0 <= i < self._vocab_size)
             raise InputError(
-                f"the prompt has the token id {wrong}, outside the model's vocabulary of "
+                f"{who} the token id {wrong}, outside the model's vocabulary of "
                 f"{self._vocab_size}: use ids from 0 to {self._vocab_size - 1}"
             )
 
@@ -167,8 +189,7 @@ class InputProcessor:
             return last[1], last[2]
         self._check_params(params)
         own = tuple(params.stop_token_ids or ())
-        eos = () if self._eos.primary is None else (self._eos.primary,)
-        every = (*own, *eos, *self._eos.others)
+        every = (*own, *self._eos.all)
         words = tuple(params.bad_words or ())
         sequences = tuple(tuple(word) for word in params.bad_words_token_ids)
         if words:
@@ -220,53 +241,7 @@ class InputProcessor:
                 f"stop={list(params.stop)!r} needs text, and {self.no_tokenizer_reason}: use "
                 "stop_token_ids"
             )
-
-
-def split_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """One prompt or several as a list; a flat sequence of integers is one prompt.
-
-    Raises:
-        InputError: Neither.
-    """
-    if isinstance(prompts, str | Mapping):
-        return [prompts]
-    if isinstance(prompts, np.ndarray):
-        prompts = prompts.tolist()
-    if not isinstance(prompts, Sequence):
-        raise InputError(
-            f"prompts of type {type(prompts).__name__} are not understood: pass text, token ids, a "
-            "dict with 'prompt' or 'prompt_token_ids', or a list of these"
-        )
-    if len(prompts) and all(isinstance(item, Integral) for item in prompts):
-        return [prompts]  # type: ignore[list-item]
-    return list(prompts)  # type: ignore[arg-type]
-
-
-def one_for_each(name: str, value: Any, kind: type, count: int, default: Callable[[], Any]) -> Any:
-    """A value for all prompts, or one for each, as a list.
-
-    Args:
-        name: For errors.
-        value: One, or a sequence.
-        kind: What each must be.
-        count: Number of prompts.
-        default: Makes what stands for None.
-
-    Raises:
-        InputError: A list of another length, or an entry of another type.
-    """
-    if isinstance(value, kind | str) or not isinstance(value, Sequence):
-        value = [value] * count
-    if len(value) != count:
-        raise InputError(
-            f"{name} has {len(value)} entries for {count} prompts: pass one for all or one for each"
-        )
-    for index, item in enumerate(value):
-        if item is not None and not isinstance(item, kind):
-            wanted = "whole number" if issubclass(kind, Integral) else kind.__name__
-            place = f"prompt {index} of {count}: " if count > 1 else ""
-            raise InputError(f"{place}{name}={item!r} must be a {wanted}")
-    return [default() if item is None else item for item in value]
+        self.grammars.check(params)
 
 
 def _as_token_ids(value: Any) -> list[int]:
@@ -277,6 +252,8 @@ def _as_token_ids(value: Any) -> list[int]:
             f"a prompt of type {type(value).__name__} is not understood: pass text, token ids, or "
             "a dict with 'prompt' or 'prompt_token_ids'"
         )
+    if type(value) is list and set(map(type, value)) == {int}:
+        return value.copy()
     for item in value:
         if not isinstance(item, Integral) or isinstance(item, bool):
             raise InputError(

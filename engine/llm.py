@@ -11,10 +11,12 @@ from numbers import Integral
 from os import PathLike
 from typing import Any
 
+from engine.batch_arguments import one_for_each, split_prompts
+from engine.core_requests import PreparedRequest
 from engine.engine_args import make_engine_config
 from engine.errors import InputError
-from engine.input_processor import Prompt, one_for_each, split_prompts
-from engine.llm_engine import LLMEngine, PreparedRequest
+from engine.input_processor import Prompt
+from engine.llm_engine import LLMEngine
 from engine.outputs import RequestOutput, refused_output
 from engine.tokenizer import Messages, apply_chat_template
 from workbench.sampling_params import RequestOutputKind, SamplingParams

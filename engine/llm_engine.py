@@ -1,15 +1,14 @@
 """LLMEngine: requests in, steps, outputs out. The whole engine is the loop of `step`.
 
-Knows the order of things in a step, and how one request with n answers becomes n requests of the
-core that share their prompt's blocks. What each part does is its own affair.
+Knows the order of things in a step. What each part does is its own affair.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
 from numbers import Integral
 from typing import Any
 
 from engine.config import EngineConfig
+from engine.core_requests import PreparedRequest, add_block_hashes, answers_of
 from engine.detokenizer import decoder_factory
 from engine.errors import EngineDeadError, InputError
 from engine.input_processor import InputProcessor, ProcessedInput, Prompt
@@ -19,25 +18,9 @@ from engine.output_processor import OutputProcessor
 from engine.outputs import RequestOutput
 from workbench.config import CacheConfig
 from workbench.engine_core import EngineCore
-from workbench.kv_cache.block_hash import TokenBlockHashes
 from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput
 from workbench.request import Request
 from workbench.sampling_params import SamplingParams
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedRequest:
-    """A request that has been checked and not been added.
-
-    Attributes:
-        request_id: The user's.
-        source: What was asked.
-        requests: One an answer, for the core.
-    """
-
-    request_id: str
-    source: ProcessedInput
-    requests: list[Request]
 
 
 class LLMEngine:
@@ -143,23 +126,20 @@ class LLMEngine:
         *,
         arrival_time: float | None = None,
         priority: int = 0,
-    ) -> PreparedRequest:
+    ) -> PreparedRequest[Request]:
         """Check and tokenize a request without adding it; see `add_request`."""
         self._check_alive()
         if not isinstance(priority, Integral):
             raise InputError(f"priority={priority!r} must be a whole number")
         source = self.input_processor.process(prompt, params or self.default_params)
         when = self.core.clock() if arrival_time is None else arrival_time
-        requests = [
-            self._core_request(request_id, index, source, when, priority)
-            for index in range(source.params.n)
-        ]
+        requests = list(self._core_requests(request_id, source, when, priority))
         reason = self.core.scheduler.why_ignored(requests[0])
         if reason is not None:
             raise InputError(reason)
         return PreparedRequest(request_id, source, requests)
 
-    def submit(self, prepared: PreparedRequest) -> None:
+    def submit(self, prepared: PreparedRequest[Request]) -> None:
         """Add a prepared request.
 
         Raises:
@@ -253,32 +233,21 @@ class LLMEngine:
             return model_output, done.value
         raise AssertionError("a step waits once")
 
-    def _core_request(
-        self, request_id: str, index: int, source: ProcessedInput, arrival: float, priority: int
-    ) -> Request:
-        """The request of one answer."""
-        params, device_params = source.params, source.device_params
-        if params.n > 1:
-            seed = None if params.seed is None else params.seed + index
-            told = params.prompt_logprobs if index == 0 else None
-            device_params = replace(device_params, seed=seed, prompt_logprobs=told)
-            request_id = f"{index}_{request_id}"
-        request = Request(
-            request_id,
-            len(source.prompt_token_ids),
-            source.max_tokens,
-            arrival,
-            prompt_token_ids=source.prompt_token_ids,
-            stop_token_ids=source.stop_token_ids,
-            sampling_params=device_params,
-            priority=priority,
-        )
-        # Logits of tokens found in the cache would never be computed.
-        if self._cache_config.enable_prefix_caching and device_params.prompt_logprobs is None:
-            request.block_hashes = TokenBlockHashes(
-                source.prompt_token_ids,
-                request.output_token_ids,
-                self._cache_config.block_size,
-                self._cache_config.prefix_caching_hash_algo,
+    def _core_requests(
+        self, request_id: str, source: ProcessedInput, arrival: float, priority: int
+    ) -> Iterator[Request]:
+        """The request of each answer."""
+        for core_id, device_params in answers_of(request_id, source):
+            request = Request(
+                core_id,
+                len(source.prompt_token_ids),
+                source.max_tokens,
+                arrival,
+                prompt_token_ids=source.prompt_token_ids,
+                stop_token_ids=source.stop_token_ids,
+                sampling_params=device_params,
+                priority=priority,
+                grammar=self.input_processor.grammars.begin(device_params),
             )
-        return request
+            add_block_hashes(request, source.prompt_token_ids, self._cache_config)
+            yield request

@@ -12,39 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from engine.token_logprobs import TokenLogprobs
+
 MOST_WITH_KERNEL = 32
 ALL_TOKENS = -1
 """As a number of log probabilities: those of the whole vocabulary."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogprobs:
-    """Log probabilities at one position of one request.
-
-    Attributes:
-        token_ids: The token that stands there, then the most likely ones, best first (the first
-            token comes again if it is among them).
-        logprobs: Of each, natural logarithm.
-        rank: Number of tokens of the vocabulary at least as likely as the first one; 1 is best.
-    """
-
-    token_ids: list[int]
-    logprobs: list[float]
-    rank: int
-
-
-@dataclass(frozen=True, slots=True)
-class PromptLogprobs:
-    """Log probabilities of a run of prompt tokens, as one step computed them.
-
-    Attributes:
-        start: Place in the prompt of the first token told of; at least 1, for nothing predicts
-            token 0.
-        tokens: One a prompt token.
-    """
-
-    start: int
-    tokens: list[TokenLogprobs]
 
 
 @dataclass(frozen=True)

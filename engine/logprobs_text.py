@@ -6,8 +6,8 @@ Knows how positions become dicts. Where the numbers come from, `logprobs` knows.
 from collections.abc import Sequence
 from typing import Any
 
-from engine.logprobs import TokenLogprobs
 from engine.outputs import Logprob, PositionLogprobs
+from engine.token_logprobs import TokenLogprobs
 
 
 def describe_logprobs(

@@ -8,7 +8,6 @@ This file knows no scheduling, no architecture and no text.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 from engine.attention.backend import AttentionBackend, AttentionBatch
 from engine.batch_inputs import BatchInputs
 from engine.cuda_graph import CudaGraphs
+from engine.grammar_mask import grammar_edit
 from engine.input_batch import InputBatch
 from engine.models.causal_lm import CausalLM
 from engine.prompt_logprobs import PromptLogprobsBatch, PromptSpan, gather_in_parts
@@ -40,6 +40,7 @@ from engine.verification import Accepted, accept, drafts_before, kept_tokens, se
 from workbench.executor import Pending
 from workbench.outputs import ModelRunnerOutput, SchedulerOutput
 from workbench.sampling_params import SamplingParams
+from workbench.structured_output import GrammarOutput
 
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -117,8 +118,12 @@ class ModelRunner:
             self._forwarded = self._forward(self.input_batch.prepare(output))
 
     @torch.inference_mode()
-    def sample_tokens(self, grammar_output: Any) -> Pending:
-        """Sample for the step started last; `result()` of what is returned gives its output."""
+    def sample_tokens(self, grammar_output: GrammarOutput | None) -> Pending:
+        """Sample for the step started last; `result()` of what is returned gives its output.
+
+        Args:
+            grammar_output: What its rows may sample; None: anything.
+        """
         step, self._forwarded = self._forwarded, None
         if step is None:
             return Finished(ModelRunnerOutput(sampled_token_ids=[]))
@@ -128,6 +133,9 @@ class ModelRunner:
         plan = self.sampling_batch.plan(
             inputs.logits_slots, inputs.num_outputs, drafts_before(inputs)
         )
+        if grammar_output is not None:
+            slot_of = self.input_batch.slot_of
+            plan = plan.after(grammar_edit(grammar_output, slot_of, inputs.logits_slots))
         sampled = self._sampler(step.logits, plan)
         if self._proposer is not None:
             return Finished(self._verify(step, sampled, self._proposer))

@@ -1,21 +1,34 @@
 """From what a step returned to what users get: text, ends, log probabilities, n answers as one.
 
 Answers that nobody watches (no stop strings, no streaming) cost nothing until they end; their text
-is made then, at once. Knows requests and text; knows no scheduler, no model and no clock.
+is made then, at once. A step costs as much as it has new tokens. Knows requests and text; knows no
+scheduler, no model and no clock, and not where the core is.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from engine.answer import Answer
+from engine.answer import Answer, CoreRequest
 from engine.detokenizer import DecoderFactory
 from engine.input_processor import ProcessedInput
 from engine.logprobs_text import describe_logprobs
 from engine.outputs import PositionLogprobs, RequestMetrics, RequestOutput
-from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput
-from workbench.request import Request
+from workbench.outputs import ModelRunnerOutput
 from workbench.sampling_params import RequestOutputKind
+
+
+class StepTokens(Protocol):
+    """What a step gave to the requests; see EngineCoreOutputs."""
+
+    @property
+    def finished(self) -> Sequence[CoreRequest]:
+        """Requests that ended in the step."""
+        ...
+
+    def new_tokens(self) -> Iterator[tuple[CoreRequest, list[int]]]:
+        """Requests whose output has grown, with what was added."""
+        ...
 
 
 @dataclass(slots=True)
@@ -52,12 +65,12 @@ class OutputProcessor:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._parents
 
-    def has_any(self, request_id: str, requests: Sequence[Request]) -> bool:
+    def has_any(self, request_id: str, requests: Sequence[CoreRequest]) -> bool:
         """Whether this id of a user, or that of one of these requests of the core, is taken."""
         return request_id in self._parents or any(r.request_id in self._answers for r in requests)
 
     def add_request(
-        self, request_id: str, source: ProcessedInput, requests: Sequence[Request]
+        self, request_id: str, source: ProcessedInput, requests: Sequence[CoreRequest]
     ) -> None:
         """Take in a request of a user.
 
@@ -81,7 +94,7 @@ class OutputProcessor:
                 self._watched[answer.request.request_id] = answer
 
     def process(
-        self, model_output: ModelRunnerOutput | None, core_outputs: EngineCoreOutputs
+        self, model_output: ModelRunnerOutput | None, core_outputs: StepTokens
     ) -> tuple[list[RequestOutput], list[str]]:
         """Take in a step.
 
@@ -97,8 +110,10 @@ class OutputProcessor:
             self._take_logprobs(model_output)
         changed: dict[str, list[Answer]] = {}
         stopped = []
-        for answer in list(self._watched.values()):
-            if not answer.read():
+        watched = self._watched
+        for request, _ in core_outputs.new_tokens() if watched else ():
+            answer = watched.get(request.request_id)
+            if answer is None or not answer.read():
                 continue
             changed.setdefault(answer.parent_id, []).append(answer)
             if answer.is_finished:
@@ -132,6 +147,12 @@ class OutputProcessor:
                     self._forget(answer)
                     changed.setdefault(request_id, []).append(answer)
         return self._outputs(changed), core_ids
+
+    def clear(self) -> None:
+        """Forget all requests: their core is gone."""
+        self._parents.clear()
+        self._answers.clear()
+        self._watched.clear()
 
     def _forget(self, answer: Answer) -> None:
         core_id = answer.request.request_id
@@ -188,7 +209,7 @@ class OutputProcessor:
         )
 
 
-def _metrics(requests: Sequence[Request]) -> RequestMetrics:
+def _metrics(requests: Sequence[CoreRequest]) -> RequestMetrics:
     starts = [r.first_scheduled_time for r in requests if r.first_scheduled_time is not None]
     times = [r.token_times for r in requests if r.num_output_tokens]
     return RequestMetrics(

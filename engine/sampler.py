@@ -2,8 +2,8 @@
 
 On a GPU the kernels of kernels/sampling draw; elsewhere numpy does, row by row, which is faster
 there than anything that torch offers. The order of things is vLLM's: log probabilities of the
-model's own logits; allowed tokens, bad words, min_tokens, bias, penalties; temperature, min_p,
-top_k, top_p. Knows a plan, and no request.
+model's own logits; grammars, allowed tokens, bad words, min_tokens, bias, penalties; temperature,
+min_p, top_k, top_p. Knows a plan, and no request.
 """
 
 from collections.abc import Callable

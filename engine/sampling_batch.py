@@ -73,6 +73,10 @@ class SamplingPlan:
         """Whether every row is its largest logit and nothing else is asked for."""
         return self.random is None and not self.edits and self.logprob_rows is None
 
+    def after(self, edit: Edit) -> "SamplingPlan":
+        """The same with one more edit before the others."""
+        return replace(self, edits=(edit, *self.edits))
+
 
 class SamplingBatch:
     """Sampling settings and counts of up to `max_num_seqs` requests.

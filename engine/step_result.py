@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from engine.batch_inputs import BatchInputs
-from engine.logprobs import LogprobTensors, PromptLogprobs, TokenLogprobs
+from engine.logprobs import LogprobTensors
+from engine.token_logprobs import PromptLogprobs, TokenLogprobs
 from engine.verification import Accepted
 from workbench.outputs import ModelRunnerOutput
 
@@ -21,8 +22,8 @@ NAN_REASON = (
     "'float32' if the weights overflow float16"
 )
 EMPTY_REASON = (
-    "nothing is left to choose: allowed_token_ids, bad words, stop tokens before min_tokens and "
-    "logit_bias leave no token; allow more or forbid less"
+    "nothing is left to choose: allowed_token_ids, bad words, stop tokens before min_tokens, "
+    "logit_bias and structured_outputs leave no token; allow more or forbid less"
 )
 REASONS = {FAILED_TOKEN: NAN_REASON, EMPTY_TOKEN: EMPTY_REASON}
 

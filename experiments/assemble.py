@@ -106,12 +106,16 @@ class Assembly:
         """What a result's provenance says of this world."""
         return {"backend": "simulator"}
 
-    def start(self) -> Simulation:
-        """A fresh simulation: its workload is read or drawn, its policies are new objects."""
+    def start(self, workload: Workload | None = None) -> Simulation:
+        """A fresh simulation: its workload is read or drawn, its policies are new objects.
+
+        Args:
+            workload: To be served instead of the config's.
+        """
         config = self.config
         with naming_groups("scheduler", "cache"):
             return Simulation(
-                workload=part(config, "workload"),
+                workload=part(config, "workload") if workload is None else workload,
                 scheduler_config=self.scheduler,
                 cache_config=self.cache,
                 cluster_config=self.cluster,

@@ -129,6 +129,8 @@ def _facts(
         "max_num_seqs": scheduler.max_num_seqs,
         "max_num_batched_tokens": scheduler.max_num_batched_tokens,
         "max_model_len": scheduler.max_model_len,
+        "block_size": assembly.parts.cache_config.block_size,
+        "num_kv_blocks": assembly.num_kv_blocks,
     }
 
 

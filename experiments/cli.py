@@ -13,9 +13,9 @@ from pathlib import Path
 from workbench.errors import WorkbenchError
 
 DESCRIPTION = """\
-A research workbench for LLM serving. It runs scheduler and KV-cache policies in a simulator, on
-synthetic workloads or real request traces, and shows what they do to throughput and latency.
-No GPU is needed.
+A research workbench for LLM serving. It runs scheduler and KV-cache policies in a simulator, on a
+real engine and behind an OpenAI-compatible server, on synthetic workloads or real request traces,
+and shows what they do to throughput and latency. No GPU is needed.
 """
 EXAMPLES = """\
 first steps:
@@ -26,6 +26,8 @@ first steps:
   workbench run -m queue=fcfs,fair_share seed=0,1  a sweep; files and a comparison go to multirun/
   workbench run -m experiment=demo                 a tour: batching, prefix caching, preemption
   workbench compare multirun/DATE/TIME             the table and the charts of a sweep again
+  workbench serve FOLDER                           an OpenAI-compatible server (extra serve)
+  workbench serve llama3_8b --backend simulator    the same in simulated time (extra serve)
 """
 FAILED = 1
 USAGE = 2
@@ -75,6 +77,16 @@ FORWARDED: dict[str, tuple[str, str]] = {
         "experiments.run",
         "run an experiment or, with -m, a sweep (the same as python -m experiments.run)",
     ),
+    "serve": (
+        "experiments.serve",
+        "an OpenAI-compatible server, on the real engine or in simulated time",
+    ),
+    "route": ("experiments.route", "a router in front of several servers"),
+    "bench": (
+        "experiments.bench.__main__",
+        "load a server (bench serve), or time the engine (bench throughput, bench latency)",
+    ),
+    "view": ("experiments.view", "the steps of a finished run on the page of the live view"),
     "report": ("experiments.report.__main__", "one HTML page of a run, a sweep or a validation"),
     "capacity": (
         "experiments.capacity.__main__",

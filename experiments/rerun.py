@@ -28,6 +28,11 @@ def rerun(folder: Path, out: Path, *, allow_changed_inputs: bool = False) -> str
     that is allowed.
     """
     config = saved_config(folder)
+    if "bench" in config:
+        raise ConfigError(
+            f"{folder} is a load test of a running server: start the server and repeat its command,"
+            f" which {PROVENANCE} keeps"
+        )
     if out.resolve() == folder.resolve():
         raise ConfigError(f"--out {out} is the folder to repeat: name another one")
     note = _inputs_note(folder, config, allow_changed_inputs)

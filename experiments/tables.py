@@ -80,10 +80,18 @@ def steps_table(steps: StepLog) -> pa.Table:
 
 
 def write_requests_parquet(
-    path: str | os.PathLike[str], records: Sequence[RequestRecord] | RequestColumns
+    path: str | os.PathLike[str],
+    records: Sequence[RequestRecord] | RequestColumns,
+    **more: np.ndarray,
 ) -> None:
-    """Write ``requests.parquet``; ``RequestColumns`` are taken as they are, records gathered."""
-    _write(requests_table(records), path, plain=["itl_s.list.element"])
+    """Write ``requests.parquet``; ``RequestColumns`` are taken as they are, records gathered.
+
+    ``more``: further columns of shape (requests,), which no reader needs.
+    """
+    table = requests_table(records)
+    for name, values in more.items():
+        table = table.append_column(name, pa.array(values, from_pandas=True))
+    _write(table, path, plain=["itl_s.list.element"])
 
 
 def write_steps_parquet(path: str | os.PathLike[str], steps: StepLog) -> None:

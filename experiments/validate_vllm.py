@@ -13,7 +13,6 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,6 @@ from experiments.live_vllm.errors import ServerError
 from experiments.live_vllm.settings import VllmSettings
 from experiments.own_settings import part_command_line
 from experiments.program import run_program
-from workbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from experiments.live_vllm.session import LiveSession
@@ -54,8 +52,6 @@ def _validate(argv: Sequence[str]) -> int:
     from experiments.run import compose_config
     from experiments.schema import run_settings
 
-    if find_spec("aiohttp") is None:
-        raise ConfigError("aiohttp is not installed: pip install -e '.[live]' adds it")
     settings, folder, overrides = part_command_line(argv, "vllm", VllmSettings)
     config = compose_config([WORKLOAD, *overrides])
     run_settings(config)

@@ -5,18 +5,29 @@ It keeps the log of steps. It knows no request; what a step holds it reads from 
 
 import math
 from bisect import bisect_left
-from typing import Any
-
-import simpy
+from typing import Any, Protocol
 
 from simulator.cost_models.base import CostModel
-from simulator.environment import SimulationEnvironment
 from simulator.token_source import TokenSource
 from workbench.errors import CostModelError
+from workbench.executor import Pending
 from workbench.metrics import StepLog
 from workbench.outputs import BatchRows, ModelRunnerOutput, SchedulerOutput
 from workbench.scheduler.scheduler import Scheduler
 from workbench.step_profile import StepShape
+
+
+class Timeline(Protocol):
+    """Simulated time, and a way to wait for some of it to pass."""
+
+    @property
+    def now(self) -> float:
+        """Seconds."""
+        ...
+
+    def timeout_at(self, at: float, value: Any = None) -> Pending:
+        """What waits until the time `at` (seconds) and then gives the value."""
+        ...
 
 
 class LongestDecode:
@@ -68,7 +79,7 @@ class SimulatedExecutor:
 
     def __init__(
         self,
-        env: SimulationEnvironment,
+        env: Timeline,
         cost_model: CostModel,
         token_source: TokenSource,
         step_log: StepLog,
@@ -120,7 +131,7 @@ class SimulatedExecutor:
     def rest(self) -> None:
         """Be told that there is no work until a request comes."""
 
-    def sample_tokens(self, grammar_output: Any) -> simpy.Event:
+    def sample_tokens(self, grammar_output: Any) -> Pending:
         return self._env.timeout_at(self._answer_at, self._output)
 
     def _log_step(self, output: SchedulerOutput, start: float, duration: float) -> None:

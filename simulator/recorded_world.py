@@ -16,7 +16,7 @@ from simulator.environment import SimulationEnvironment
 from simulator.executor import SimulatedExecutor
 from simulator.token_source import TokenSource
 from workbench.engine_core import EngineCore, Step
-from workbench.executor import Clock
+from workbench.executor import Clock, Pending
 from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput, SchedulerOutput
 from workbench.recording import SAME, Recording, ScheduleEvent, ScheduleLines, UpdateEvent
 from workbench.request import Request
@@ -146,7 +146,7 @@ class RecordedExecutor(SimulatedExecutor):
         self._step = scheduler_output.step
         super().execute_model(scheduler_output)
 
-    def sample_tokens(self, grammar_output: Any) -> simpy.Event:
+    def sample_tokens(self, grammar_output: Any) -> Pending:
         return self._env.timeout_at(self._end_of.get(self._step, self._answer_at), self._output)
 
 

@@ -11,6 +11,7 @@ That step times are right, it does not show: they are given.
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import partial
 
 import simpy
 
@@ -28,6 +29,7 @@ from simulator.recorded_world import (
     divergence,
 )
 from simulator.replica import Replica
+from simulator.watched_scheduler import OnStep, WatchedScheduler
 from workbench.engine_core import EngineCore, PipelinedEngineCore
 from workbench.executor import Clock
 from workbench.metrics import StepLog
@@ -73,6 +75,7 @@ class Replay:
         recording: What to repeat.
         policies: What decides; must be those recorded if the decisions are to be.
         settings: Of the scheduler, where they are not to be the recorded ones.
+        on_step: Called after every step (see WatchedScheduler); must change nothing.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Replay:
         recording: Recording,
         policies: Policies | None = None,
         settings: RecordedSettings | None = None,
+        on_step: OnStep | None = None,
     ) -> None:
         self._recording = recording
         self._settings = settings or recording.settings
@@ -97,7 +101,7 @@ class Replay:
             replica=0,
             overlaps_host=self._settings.scheduler.async_scheduling,
         )
-        scheduler = _make_scheduler(self._settings, policies or Policies())
+        scheduler = _make_scheduler(self._settings, policies or Policies(), on_step)
         core = _make_core(self._settings, scheduler, executor, lambda: env.now)
         self._core = PacedCore(env, core)
         self._replica = Replica(env, self._core, executor, _let_go)
@@ -180,8 +184,11 @@ def _let_go(request: Request) -> None:
     """Nobody waits for the request that has ended."""
 
 
-def _make_scheduler(settings: RecordedSettings, policies: Policies) -> Scheduler:
-    return Scheduler(
+def _make_scheduler(
+    settings: RecordedSettings, policies: Policies, on_step: OnStep | None
+) -> Scheduler:
+    make = Scheduler if on_step is None else partial(WatchedScheduler, on_step)
+    return make(
         settings.scheduler,
         settings.cache,
         settings.num_blocks,

@@ -4,6 +4,7 @@ A source knows the requests' lengths from the steps it sees. It knows neither ti
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 
 import numpy as np
 
@@ -50,7 +51,10 @@ class DraftTokenSource(TokenSource):
         self._num_sampled: dict[str, int] = {}
         self._num_computed: dict[str, int] = {}
 
-    def sample(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput:
+    def sample(
+        self, scheduler_output: SchedulerOutput, refusing: Collection[str] = ()
+    ) -> ModelRunnerOutput:
+        """The answer of one step; the requests of `refusing` accept no draft in it."""
         for request_id in scheduler_output.finished_req_ids:
             self._num_prompt.pop(request_id, None)
             self._num_sampled.pop(request_id, None)
@@ -61,7 +65,9 @@ class DraftTokenSource(TokenSource):
             self._num_computed[new.request_id] = new.num_computed_tokens
         drafts = scheduler_output.scheduled_spec_decode_tokens
         rows = [
-            self._sample(request_id, num_tokens, len(drafts.get(request_id, ())))
+            self._sample(
+                request_id, num_tokens, len(drafts.get(request_id, ())), request_id not in refusing
+            )
             for request_id, num_tokens in scheduler_output.num_scheduled_tokens.items()
         ]
         proposed = {
@@ -71,13 +77,17 @@ class DraftTokenSource(TokenSource):
         }
         return ModelRunnerOutput(rows, proposed)
 
-    def _sample(self, request_id: str, num_tokens: int, num_drafts: int) -> list[int]:
+    def _sample(
+        self, request_id: str, num_tokens: int, num_drafts: int, accepts: bool
+    ) -> list[int]:
         computed = self._num_computed[request_id] + num_tokens - num_drafts
         if computed < self._num_prompt[request_id] + self._num_sampled[request_id]:
             self._num_computed[request_id] = computed
             return []
         num_accepted = 0
-        while num_accepted < num_drafts and self._random.random() < self._acceptance_rate:
+        while (
+            accepts and num_accepted < num_drafts and self._random.random() < self._acceptance_rate
+        ):
             num_accepted += 1
         self._num_sampled[request_id] += 1 + num_accepted
         self._num_computed[request_id] = computed + num_accepted

@@ -48,16 +48,21 @@ class EngineCore:
 
     def step(self) -> Step:
         """Schedule, execute, update."""
-        scheduler_output, pending = self._start()
-        model_output = yield pending
+        scheduler_output = self._execute()
+        model_output = yield self._sample(scheduler_output)
         return self.scheduler.update_from_output(scheduler_output, model_output, self.clock())
 
-    def _start(self) -> tuple[SchedulerOutput, Pending]:
+    def _execute(self) -> SchedulerOutput:
         scheduler_output = self.scheduler.schedule(self.clock())
         if not scheduler_output.total_num_scheduled_tokens:
             self.scheduler.end_stuck_request(scheduler_output)
         self.executor.execute_model(scheduler_output)
-        return scheduler_output, self.executor.sample_tokens(None)
+        return scheduler_output
+
+    def _sample(self, scheduler_output: SchedulerOutput) -> Pending:
+        # made here, while the device works on the forward pass
+        grammar_output = self.scheduler.get_grammar_bitmask(scheduler_output)
+        return self.executor.sample_tokens(grammar_output)
 
 
 class PipelinedEngineCore(EngineCore):
@@ -78,6 +83,8 @@ class PipelinedEngineCore(EngineCore):
         super().__init__(scheduler, executor, clock)
         self._max_concurrent_batches = max_concurrent_batches
         self._in_flight: deque[tuple[SchedulerOutput, Pending]] = deque()
+        # The step started last, where its bitmask needs tokens of steps in flight.
+        self._unsampled: SchedulerOutput | None = None
 
     @property
     def has_work(self) -> bool:
@@ -89,12 +96,26 @@ class PipelinedEngineCore(EngineCore):
         A step that fills the pipeline returns no outputs.
         """
         in_flight = self._in_flight
-        if self.scheduler.has_requests:
-            scheduler_output, pending = self._start()
-            in_flight.append((scheduler_output, pending))
-            has_more = scheduler_output.total_num_scheduled_tokens or self.scheduler.has_requests
-            if len(in_flight) < self._max_concurrent_batches and has_more:
-                return EngineCoreOutputs()
+        if self._unsampled is None and self.scheduler.has_requests:
+            scheduler_output = self._execute()
+            if in_flight and self.scheduler.grammar_waits(scheduler_output):
+                self._unsampled = scheduler_output
+            else:
+                in_flight.append((scheduler_output, self._sample(scheduler_output)))
+                has_more = (
+                    scheduler_output.total_num_scheduled_tokens or self.scheduler.has_requests
+                )
+                if len(in_flight) < self._max_concurrent_batches and has_more:
+                    return EngineCoreOutputs()
         scheduler_output, pending = in_flight.popleft()
         model_output = yield pending
-        return self.scheduler.update_from_output(scheduler_output, model_output, self.clock())
+        outputs = self.scheduler.update_from_output(scheduler_output, model_output, self.clock())
+        self._sample_late()
+        return outputs
+
+    def _sample_late(self) -> None:
+        """Start the sampling of the step that waited for tokens, if they have come by now."""
+        late = self._unsampled
+        if late is not None and not (self._in_flight and self.scheduler.grammar_waits(late)):
+            self._in_flight.append((late, self._sample(late)))
+            self._unsampled = None

@@ -6,6 +6,7 @@ The simulator and the real engine both implement these protocols; the core impor
 from typing import Any, Protocol
 
 from workbench.outputs import SchedulerOutput
+from workbench.structured_output import GrammarOutput
 
 Pending = Any
 """A step that runs on the device: whatever the world's driver can wait for. Waiting for it gives
@@ -27,6 +28,10 @@ class Executor(Protocol):
         """Start the forward pass of a step; does not wait."""
         ...
 
-    def sample_tokens(self, grammar_output: Any) -> Pending:
-        """Start the sampling of the step started last; waiting for the result gives its output."""
+    def sample_tokens(self, grammar_output: GrammarOutput | None) -> Pending:
+        """Start the sampling of the step started last; waiting for the result gives its output.
+
+        Args:
+            grammar_output: What its rows may sample; None: anything.
+        """
         ...

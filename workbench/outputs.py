@@ -12,6 +12,9 @@ from workbench.request import Request
 from workbench.sampling_params import SamplingParams
 from workbench.step_profile import StepShape
 
+UNKNOWN_DRAFT_TOKEN = 0
+"""What a device verifies in the place of a draft that nobody has proposed."""
+
 
 @dataclass(frozen=True, slots=True)
 class NewRequestData:
@@ -146,6 +149,11 @@ class SchedulerOutput:
     def num_scheduled_tokens(self) -> dict[str, int]:
         """Tokens to compute of each request, by request id, in batch order."""
         return self._rows.scheduled
+
+    @property
+    def rows(self) -> BatchRows:
+        """The requests of the step and their tokens, in batch order."""
+        return self._rows
 
     def as_dict(self) -> dict[str, Any]:
         """Every decision in plain values, for comparison and recording."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from workbench.kv_cache.block_hash import BlockHashes
 from workbench.sampling_params import SamplingParams
+from workbench.structured_output import Grammar
 
 if TYPE_CHECKING:
     from workbench.kv_cache.block_run import HeldRuns
@@ -57,6 +58,7 @@ class Request:
         session_id: For session affinity.
         deadline: Seconds on the engine's clock, or None.
         predicted_output_tokens: What a length predictor said, or None.
+        grammar: What the answer must conform to, at its beginning, or None. Of this request alone.
     """
 
     __slots__ = (
@@ -77,6 +79,7 @@ class Request:
         "client_id",
         "deadline",
         "first_scheduled_time",
+        "grammar",
         "held_runs",
         "is_prefill_chunk",
         "last_scheduled_token",
@@ -116,6 +119,7 @@ class Request:
         session_id: str | None = None,
         deadline: float | None = None,
         predicted_output_tokens: int | None = None,
+        grammar: Grammar | None = None,
     ) -> None:
         self.request_id = request_id
         self.num_prompt_tokens = num_prompt_tokens
@@ -131,6 +135,7 @@ class Request:
         self.session_id = session_id
         self.deadline = deadline
         self.predicted_output_tokens = predicted_output_tokens
+        self.grammar = grammar
 
         # Computed tokens once the step is scheduled that samples its last token.
         self.last_scheduled_token = num_prompt_tokens + max_tokens - 1

@@ -3,6 +3,10 @@
 A router knows what each replica shows of itself (its queue, its KV use, what its prefix cache
 holds); it knows nothing of steps, batches or time to come. A new policy is one class with `choose`,
 and one yaml. Replicas are named by their place in the list, which may change between calls.
+
+A replica whose place changes while it stays the same one (a server that leaves the list and comes
+back) may carry a number of its own, `identity`, from 0 to 2**64 - 1; without it, its place stands
+for it.
 """
 
 from abc import ABC, abstractmethod
@@ -182,8 +186,8 @@ class SessionAffinity(_TakesTurns):
     """All requests of a session to one replica, where its prefix is cached.
 
     Rendezvous hashing (Thaler and Ravishankar, IEEE/ACM ToN 1998): a replica that is added or lost
-    at the end of the list moves only its own share of the sessions. A request without a session
-    goes to the replica with the fewest requests.
+    moves only its own share of the sessions (at the end of the list, unless replicas carry an
+    `identity`). A request without a session goes to the replica with the fewest requests.
 
     Args:
         load_bound: A session spills over to its next replica while its own holds more than
@@ -200,7 +204,10 @@ class SessionAffinity(_TakesTurns):
         session = request.session_id
         if session is None:
             return self._least(_num_requests(replicas))
-        scores = [_score(session, index) for index in range(len(replicas))]
+        scores = [
+            _score(session, getattr(replica, "identity", index))
+            for index, replica in enumerate(replicas)
+        ]
         if self._load_bound is None:
             return scores.index(max(scores))
         loads = _num_requests(replicas)
@@ -208,8 +215,8 @@ class SessionAffinity(_TakesTurns):
         return max(range(len(loads)), key=lambda index: (loads[index] < most, scores[index]))
 
 
-def _score(session_id: str, index: int) -> bytes:
-    return blake2b(session_id.encode(), digest_size=8, salt=index.to_bytes(8)).digest()
+def _score(session_id: str, identity: int) -> bytes:
+    return blake2b(session_id.encode(), digest_size=8, salt=identity.to_bytes(8)).digest()
 
 
 class LongestPrefix(_TakesTurns):

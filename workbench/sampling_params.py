@@ -13,6 +13,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from workbench.errors import ConfigError
+from workbench.structured_outputs_params import StructuredOutputsParams, structured_outputs
 
 MAX_LOGIT_BIAS = 100.0
 MAX_BAD_WORD_TOKENS = 64
@@ -67,6 +68,7 @@ class SamplingParams:
         output_kind: What is handed out while the request runs (LLM.generate: the end only).
         truncate_prompt_tokens: Keep that many last tokens of the prompt; -1: as many as leave room
             for one output token; None: refuse prompts that are too long.
+        structured_outputs: The form that the answer must have, or the fields of one in a dict.
     """
 
     n: int = 1
@@ -95,6 +97,7 @@ class SamplingParams:
     spaces_between_special_tokens: bool = True
     output_kind: RequestOutputKind = RequestOutputKind.CUMULATIVE
     truncate_prompt_tokens: int | None = None
+    structured_outputs: StructuredOutputsParams | None = None
 
     def __post_init__(self) -> None:
         self._normalize()
@@ -128,6 +131,7 @@ class SamplingParams:
             "bad_words_token_ids", tuple(_token_ids("bad_words_token_ids", word) for word in words)
         )
         self._set("logit_bias", _biases(self.logit_bias))
+        self._set("structured_outputs", structured_outputs(self.structured_outputs))
         for name in ("logprobs", "prompt_logprobs"):
             if getattr(self, name) is True:
                 self._set(name, 1)

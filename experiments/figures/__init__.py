@@ -50,9 +50,10 @@ def run_figures(
     yield "latency_over_time", latency_over_time(requests, slo)
     yield "itl_distribution", itl_distribution(requests)
     yield "throughput_over_time", throughput_over_time(requests, steps)
-    yield "queue_over_time", queue_over_time(steps)
-    yield "kv_usage_over_time", kv_usage_over_time(steps, num_kv_blocks)
-    yield "batch_composition", batch_composition(steps)
+    if len(steps) or not len(requests):  # a client of a server has seen none
+        yield "queue_over_time", queue_over_time(steps)
+        yield "kv_usage_over_time", kv_usage_over_time(steps, num_kv_blocks)
+        yield "batch_composition", batch_composition(steps)
     if len(requests) <= 4 * MAX_BARS:
         yield "request_gantt", request_gantt(requests)
 

@@ -85,9 +85,10 @@ def throughput_over_time(requests: pd.DataFrame, steps: pd.DataFrame) -> Figure:
     edges = sampling.time_edges(end, bins=120)
     shown = edges / scale
     _fill(output, shown, sampling.rate(sampling.token_times(requests), edges), style.BLUE)
-    starts = steps["start_s"].to_numpy(dtype=np.float64)
-    computed = sampling.rate(starts, edges, steps["prefill_tokens"].to_numpy())
-    _fill(prompt, shown, computed, style.ORANGE)
+    if len(steps):
+        starts = steps["start_s"].to_numpy(dtype=np.float64)
+        computed = sampling.rate(starts, edges, steps["prefill_tokens"].to_numpy())
+        _fill(prompt, shown, computed, style.ORANGE)
     coarse = sampling.time_edges(end, bins=40)
     arrivals = sampling.rate(requests["arrival_s"].to_numpy(), coarse)
     done = requests["finish_s"].to_numpy(dtype=np.float64)
@@ -96,6 +97,8 @@ def throughput_over_time(requests: pd.DataFrame, steps: pd.DataFrame) -> Figure:
     flow.stairs(finishes, coarse / scale, color=style.GREEN, lw=1.6, label="finishing")
     flow.legend(loc="lower right", bbox_to_anchor=(1, 1.02), ncols=2)
     _time_axes(axes.flat, end / scale, unit)
+    if not len(steps):
+        _say(prompt, "not seen by a client")
     return figure
 
 
@@ -134,15 +137,16 @@ def queue_over_time(steps: pd.DataFrame) -> Figure:
     _time_axes(axes.flat, end / scale, unit)
     style.whole_ticks(state.yaxis)
     if not rate.any():
-        _say_none(preempted)
+        _say(preempted, "none")
     return figure
 
 
-def _say_none(ax: Axes) -> None:
+def _say(ax: Axes, text: str) -> None:
+    """Words in the place of a curve; the axis of time stays."""
     ax.set_ylim(0, 1)
     ax.set_yticks([0])
     middle: dict[str, Any] = {"ha": "center", "va": "center", "color": style.GREY}
-    ax.text(0.5, 0.5, "none", transform=ax.transAxes, **middle)
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, **middle)
 
 
 @style.styled

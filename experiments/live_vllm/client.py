@@ -1,22 +1,22 @@
-"""A client that streams completions from an OpenAI-compatible server and notes when tokens come.
+"""Requests with exact lengths to a server, and when their tokens came back.
 
-Knows HTTP and server-sent events. It is light, because it may share the machine with the server:
-while requests run it keeps raw bytes with their times, and reads them as JSON afterwards. Times are
-those of CLOCK_MONOTONIC, seconds.
+Knows what a comparison needs of an answer: every token that was asked for, each with its time. The
+connections are those of the load client.
 """
 
 import asyncio
 import gc
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import aiohttp
+from experiments.bench.answer import read_answer
+from experiments.bench.http import Exchange, HttpClient
+from experiments.bench.request_body import JSON_HEADERS, encoded
+from experiments.bench.target import Target, with_body
 
-EVENT = b"data: "
-DONE = b"[DONE]"
+PATH = "/v1/completions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,6 @@ class Answer:
     error: str | None = None
 
 
-@dataclass(slots=True)
-class _Stream:
-    """Raw pieces of an answer and when they came."""
-
-    sent_at: float
-    pieces: list[tuple[float, bytes]] = field(default_factory=list)
-    error: str | None = None
-
-
 class CompletionClient:
     """Talks to one server.
 
@@ -65,9 +56,10 @@ class CompletionClient:
     """
 
     def __init__(self, url: str, model: str, timeout_s: float = 120.0) -> None:
-        self._url = f"{url.rstrip('/')}/v1/completions"
+        self._target = Target.of(url)
+        self._head = self._target.head("POST", PATH, JSON_HEADERS)
         self._model = model
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=30.0, sock_read=timeout_s)
+        self._timeout_s = timeout_s
 
     def answers(
         self, asks: Sequence[Ask], on_end: Callable[[], None] | None = None
@@ -81,31 +73,37 @@ class CompletionClient:
         gc.collect()
         gc.disable()  # a collection would hold all time stamps back
         try:
-            streams = asyncio.run(self._stream_all(asks, on_end))
+            exchanges = asyncio.run(self._send_all(asks, on_end))
         finally:
             gc.enable()
-        return [_answer(ask, stream) for ask, stream in zip(asks, streams, strict=True)]
+        return [_answer(ask, exchange) for ask, exchange in zip(asks, exchanges, strict=True)]
 
-    async def _stream_all(
+    async def _send_all(
         self, asks: Sequence[Ask], on_end: Callable[[], None] | None
-    ) -> list[_Stream]:
-        connector = aiohttp.TCPConnector(limit=0)
-        bodies = [self._body(ask) for ask in asks]
-        async with aiohttp.ClientSession(connector=connector, timeout=self._timeout) as session:
-            start = time.monotonic()
+    ) -> list[Exchange]:
+        told: Callable[[Exchange], None] | None = None
+        if on_end is not None:
+            call = on_end
 
-            async def one(ask: Ask, body: bytes) -> _Stream:
-                await asyncio.sleep(start + ask.send_at - time.monotonic())
-                stream = await self._stream(session, ask, body)
-                if on_end is not None:
-                    on_end()
-                return stream
+            def told(_: Exchange) -> None:
+                call()
 
-            tasks = [one(ask, body) for ask, body in zip(asks, bodies, strict=True)]
-            return list(await asyncio.gather(*tasks))
+        exchanges = [Exchange(ask.request_id, self._request(ask), told) for ask in asks]
+        client = HttpClient(self._target, self._timeout_s)
+        start = time.perf_counter()
 
-    def _body(self, ask: Ask) -> bytes:
-        wishes = {
+        async def one(ask: Ask, exchange: Exchange) -> None:
+            await asyncio.sleep(start + ask.send_at - time.perf_counter())
+            await client.ask(exchange)
+
+        try:
+            await asyncio.gather(*map(one, asks, exchanges))
+        finally:
+            await client.close()
+        return exchanges
+
+    def _request(self, ask: Ask) -> bytes:
+        wishes: dict[str, Any] = {
             "model": self._model,
             "prompt": list(ask.prompt_token_ids),
             "max_tokens": ask.num_output_tokens,
@@ -114,57 +112,15 @@ class CompletionClient:
             "stream": True,
             "return_token_ids": True,
         }
-        return json.dumps(wishes, separators=(",", ":")).encode()
-
-    async def _stream(self, session: aiohttp.ClientSession, ask: Ask, body: bytes) -> _Stream:
-        headers = {"Content-Type": "application/json", "X-Request-Id": ask.request_id}
-        stream = _Stream(time.monotonic())
-        try:
-            async with session.post(self._url, data=body, headers=headers) as response:
-                async for piece in response.content.iter_any():
-                    stream.pieces.append((time.monotonic(), piece))
-                if response.status != 200:
-                    text = b"".join(piece for _, piece in stream.pieces).decode(errors="replace")
-                    stream.error = f"status {response.status}: {text[:300]}"
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            stream.error = f"{type(error).__name__}: {error}".rstrip(": ")
-        return stream
+        return with_body(self._head, encoded(wishes), ask.request_id)
 
 
-def _answer(ask: Ask, stream: _Stream) -> Answer:
-    answer = Answer(ask.request_id, stream.sent_at, error=stream.error)
-    if stream.error is not None:
-        return answer
-    try:
-        for at, event in _events(stream.pieces):
-            if "error" in event:
-                answer.error = str(event["error"])[:300]
-                return answer
-            answer.token_times += [at] * sum(_num_tokens(c) for c in event.get("choices", ()))
-    except (ValueError, AttributeError, TypeError) as error:
-        answer.error = f"the stream holds no completion ({error})"
-        return answer
-    if len(answer.token_times) != ask.num_output_tokens:
-        got, wanted = len(answer.token_times), ask.num_output_tokens
-        answer.error = f"{got} tokens were streamed and {wanted} asked for"
+def _answer(ask: Ask, exchange: Exchange) -> Answer:
+    seen = read_answer(exchange)
+    answer = Answer(ask.request_id, seen.sent_at, error=seen.error)
+    if seen.failure is None:
+        answer.token_times = seen.token_times.tolist()
+        if len(answer.token_times) != ask.num_output_tokens:
+            got, wanted = len(answer.token_times), ask.num_output_tokens
+            answer.error = f"{got} tokens were streamed and {wanted} asked for"
     return answer
-
-
-def _num_tokens(choice: dict[str, Any]) -> int:
-    ids = choice.get("token_ids")
-    if ids is None:  # an older server: a piece of text is a token
-        return int(bool(choice.get("text")))
-    return len(ids)
-
-
-def _events(pieces: Sequence[tuple[float, bytes]]) -> list[tuple[float, dict[str, Any]]]:
-    """The JSON of every event with the time of the piece that completed it."""
-    events = []
-    rest = b""
-    for at, piece in pieces:
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            data = line.strip().removeprefix(EVENT)
-            if line.startswith(EVENT) and data != DONE:
-                events.append((at, json.loads(data)))
-    return events

@@ -16,6 +16,7 @@ LATENCIES = (
     ("itl_s", "gap between two tokens (ITL)"),
     ("e2e_s", "end to end (E2E)"),
     ("queue_s", "waiting in the queue"),
+    ("send_delay_s", "waiting in the client before it was sent"),
     ("normalized_latency_s", "end to end per output token"),
 )
 STATISTICS = ("mean", "p50", "p90", "p95", "p99", "max")
@@ -30,6 +31,7 @@ METRICS: tuple[tuple[str, str, str, float, str], ...] = (
     ("goodput_requests_per_s", "goodput", "requests/s", 1, "requests within all limits of the SLO"),
     ("slo_attainment", "within the SLO", "%", 100, "share of all requests"),
     ("prefix_hit_rate", "prefix cache hits", "%", 100, "share of prompt tokens looked up"),
+    ("peak_concurrency", "open requests, most", "", 1, "as the client saw them"),
     ("preemptions", "preemptions", "", 1, "times a running request was thrown out"),
     ("kv_usage_mean", "KV cache in use, mean", "%", 100, "weighted by the steps' durations"),
     ("kv_usage_max", "KV cache in use, most", "%", 100, "of the blocks of a replica"),
@@ -120,8 +122,10 @@ def _finished(summary: Summary) -> Headline | None:
     finished, requests = summary.get("finished"), summary.get("requests")
     if finished is None or not requests:
         return None
-    preemptions = summary.get("preemptions") or 0
-    meaning = f"answered to the end, with {preemptions:,} preemptions on the way"
+    preemptions = summary.get("preemptions")
+    meaning = "answered to the end"
+    if preemptions is not None:  # a client of a server knows of none
+        meaning += f", with {preemptions:,} preemptions on the way"
     return Headline("Requests finished", f"{finished:,} of {requests:,}", meaning)
 
 

@@ -54,7 +54,7 @@ def write_run_page(folder: Path, out: Path) -> None:
             out,
             title,
             sections,
-            [*(command for command in commands if command), f"workbench rerun {folder} --out NEW"],
+            [*filter(None, commands), *([] if is_load_test(folder) else [_rerun(folder)])],
             facts,
             headlines=headlines(summary),
             summary=describe(folder),
@@ -108,11 +108,25 @@ def _not_served(folder: Path) -> list[Section]:
     ]
 
 
+def is_load_test(folder: Path) -> bool:
+    """Whether the folder is that of `workbench bench serve`: no run that could be repeated."""
+    return isinstance(_config(folder).get("bench"), dict)
+
+
+def _rerun(folder: Path) -> str:
+    return f"workbench rerun {folder} --out NEW"
+
+
 def describe(folder: Path) -> str:
     """A sentence on what was run, from the saved config; empty if there is none."""
     config = _config(folder)
     if not config:
         return ""
+    if is_load_test(folder):
+        server = config["bench"].get("server")
+        return (
+            f"A load test of {server}, as its client saw it; workload {_name(config, 'workload')}."
+        )
     model, hardware = _name(config, "model"), _name(config, "hardware")
     parallel, cluster = config.get("parallel") or {}, config.get("cluster") or {}
     replicas = int(cluster.get("replicas") or 1)

@@ -6,8 +6,8 @@ from typing import Any
 from engine.detokenizer import IncrementalDecoder
 from engine.input_processor import EosTokens, InputProcessor
 from engine.llm_engine import LLMEngine
-from engine.logprobs import PromptLogprobs, TokenLogprobs
 from engine.output_processor import OutputProcessor
+from engine.token_logprobs import PromptLogprobs, TokenLogprobs
 from workbench.config import CacheConfig, SchedulerConfig
 from workbench.engine_core import EngineCore, PipelinedEngineCore
 from workbench.outputs import ModelRunnerOutput, NewRequestData, SchedulerOutput

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.batch_arguments import one_for_each, split_prompts
 from engine.errors import InputError
-from engine.input_processor import EosTokens, InputProcessor, one_for_each, split_prompts
+from engine.input_processor import EosTokens, InputProcessor
 from engine.tokenizer import load_tokenizer
 from tests.engine.checkpoints import make_tokenizer
 from workbench.sampling_params import SamplingParams

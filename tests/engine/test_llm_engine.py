@@ -10,8 +10,8 @@ import pytest
 from engine.config import EngineConfig
 from engine.errors import InputError, ModelLoadError
 from engine.llm_engine import LLMEngine
-from engine.logprobs import TokenLogprobs
 from engine.outputs import CompletionOutput, RequestOutput
+from engine.token_logprobs import TokenLogprobs
 from tests.engine.checkpoints import make_checkpoint
 from tests.engine.scripted_core import EOS, by_prompt, scripted_engine, spell
 from workbench.outputs import NewRequestData

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from engine.input_processor import ProcessedInput
-from engine.logprobs import PromptLogprobs, TokenLogprobs
 from engine.output_processor import OutputProcessor
+from engine.token_logprobs import PromptLogprobs, TokenLogprobs
 from tests.engine.scripted_core import EOS, Letters, letters_decoder
 from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput
 from workbench.request import Request, RequestStatus
@@ -36,6 +36,12 @@ def grow(request: Request, text: str, status: RequestStatus | None = None) -> No
         request.status = status
 
 
+def tokens_of(request: Request) -> EngineCoreOutputs:
+    """The outputs of a step that gave the request all that it has, and perhaps its end."""
+    finished = [request] if request.is_finished else []
+    return EngineCoreOutputs([request], [request.output_token_ids], finished)
+
+
 def test_answers_nobody_watches_are_read_at_the_end_only() -> None:
     processor, (request,) = added(source())
     grow(request, "hel")
@@ -53,7 +59,7 @@ def test_a_stop_string_in_the_middle_of_several_tokens_drops_the_rest() -> None:
     grow(request, "hello!")
     logprobs = [TokenLogprobs([ord(c)], [-1.0], 1) for c in "hello!"]
     output = ModelRunnerOutput(logprobs={request.request_id: logprobs})
-    (given,), stopped = processor.process(output, NOTHING)
+    (given,), stopped = processor.process(output, tokens_of(request))
     assert stopped == [request.request_id]
     (answer,) = given.outputs
     assert (answer.text, answer.token_ids) == ("hel", [*b"hello"])
@@ -64,7 +70,7 @@ def test_a_stop_string_in_the_middle_of_several_tokens_drops_the_rest() -> None:
 def test_a_stop_string_wins_over_the_length_that_comes_with_it() -> None:
     processor, (request,) = added(source(stop=["lo"]))
     grow(request, "hello", RequestStatus.FINISHED_LENGTH_CAPPED)
-    (given,), stopped = processor.process(None, EngineCoreOutputs(finished=[request]))
+    (given,), stopped = processor.process(None, tokens_of(request))
     assert (given.outputs[0].finish_reason, given.outputs[0].stop_reason) == ("stop", "lo")
     assert stopped == [request.request_id]
 
@@ -72,7 +78,7 @@ def test_a_stop_string_wins_over_the_length_that_comes_with_it() -> None:
 def test_tokens_that_come_after_the_end_are_nobodys() -> None:
     processor, (request,) = added(source(stop=["l"]))
     grow(request, "hel")
-    processor.process(None, NOTHING)
+    processor.process(None, tokens_of(request))
     grow(request, "lo", RequestStatus.FINISHED_ABORTED)
     late = ModelRunnerOutput(
         logprobs={request.request_id: [TokenLogprobs([1], [-1.0], 1)]},

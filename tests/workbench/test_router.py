@@ -149,6 +149,40 @@ def test_a_session_stays_or_moves_to_the_new_replica(
         assert grown in (home, num_replicas)
 
 
+@dataclass
+class NamedReplica(Replica):
+    identity: int = 0
+
+
+@given(
+    session=st.text(),
+    identities=st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=8, unique=True),
+    data=st.data(),
+)
+@settings(max_examples=50, deadline=None)
+def test_a_session_follows_the_identity_of_its_replica_and_not_its_place(
+    session: str, identities: list[int], data: st.DataObject
+) -> None:
+    def home(identities: list[int]) -> int:
+        replicas = [NamedReplica(identity=identity) for identity in identities]
+        return identities[SessionAffinity().route(Asked(session_id=session), replicas, 0.0)]
+
+    first = home(identities)
+    assert home(data.draw(st.permutations(identities))) == first
+    lost = data.draw(st.sampled_from(identities))
+    if lost != first:
+        assert home([identity for identity in identities if identity != lost]) == first
+
+
+def test_a_place_stands_for_a_replica_without_an_identity() -> None:
+    for i in range(50):
+        asked = Asked(session_id=f"s{i}")
+        named = [NamedReplica(identity=place) for place in range(4)]
+        plain = [Replica()] * 4
+        router = SessionAffinity()
+        assert router.route(asked, named, 0.0) == router.route(asked, plain, 0.0)
+
+
 def test_sessions_spread_over_the_replicas() -> None:
     router, replicas = SessionAffinity(), [Replica()] * 8
     homes = Counter(router.route(Asked(session_id=f"s{i}"), replicas, 0.0) for i in range(4000))

@@ -15,6 +15,12 @@ from workbench.kv_cache.eviction import EvictionPolicy
 
 NULL_BLOCK = 0
 LOOKUP_SIZE = 32
+MOST_USERS = 254
+
+
+def show_state(num_users: int, is_cached: bool) -> int:
+    """A block in one byte: 0 free, 1 free but cached, 1 + n used by n requests (n up to 254)."""
+    return 1 + min(num_users, MOST_USERS) if num_users else int(is_cached)
 
 
 class BlockPool:
@@ -218,6 +224,12 @@ class BlockPool:
     def free_line(self) -> list[int]:
         """All free blocks in the order in which they would be handed out."""
         return [*reversed(self._empty), *self.eviction]
+
+    def block_states(self) -> bytes:
+        """What blocks 1 to `num_blocks` are, for people to look at; see `show_state`."""
+        counts, keys = self.ref_counts[1:], self.key_of[1:]
+        users = zip(counts, keys, strict=True)
+        return bytes([show_state(n, True) if n else key is not None for n, key in users])
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless every block is free exactly once or referenced."""

@@ -350,6 +350,10 @@ class KVCacheManager:
         """Forget all cached content; only possible, and True, while no request holds a block."""
         return self.pool.reset_prefix_cache()
 
+    def block_states(self) -> bytes:
+        """What blocks 1 to `pool.num_blocks` are, in one byte each; see `show_state`."""
+        return self.pool.block_states()
+
     def check_integrity(self, requests: Iterable[Request]) -> None:
         """Raise AssertionError unless the tables of `requests` explain every reference."""
         check_integrity(self.pool, requests)

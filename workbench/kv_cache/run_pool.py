@@ -12,6 +12,7 @@ from collections.abc import Hashable, Sequence
 
 from workbench.errors import SchedulerError
 from workbench.kv_cache.block_hash import Chain
+from workbench.kv_cache.block_pool import show_state
 from workbench.kv_cache.block_run import BlockRun, HeldRuns, RunHit
 
 
@@ -269,6 +270,19 @@ class RunPool:
     def free_line(self) -> list[int]:
         """All free blocks in the order in which they would be handed out."""
         return [*reversed(self._empty), *(b for run in self._line for b in reversed(run.blocks))]
+
+    def block_states(self) -> bytes:
+        """What blocks 1 to `num_blocks` are, for people to look at; see `show_state`."""
+        # What is neither empty nor cached is the end of one request's table.
+        states = bytearray([show_state(1, False)]) * (self.num_blocks + 1)
+        for block in self._empty:
+            states[block] = 0
+        doubles = [run for others in self._doubles.values() for run in others]
+        for run in (*self._runs.values(), *doubles):
+            state = show_state(len(run.holders), True)
+            for block in run.blocks:
+                states[block] = state
+        return bytes(states[1:])
 
     def knows(self, run: BlockRun) -> bool:
         """Whether a run is found by its key, now or once those before it have gone."""

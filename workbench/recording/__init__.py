@@ -11,7 +11,8 @@ comes a line an event, in the order of the calls:
     abort      EngineCore.abort_requests: the ids
     schedule   Scheduler.schedule: the decisions, every field of SchedulerOutput.as_dict(); the
                rows of a batch that are those of the step before are not said again
-    update     Scheduler.update_from_output: the step, its tokens, and who ended by them
+    update     Scheduler.update_from_output: the step, its tokens, and who ended by them; where a
+               grammar ended an answer, after how many tokens, and why if it could not go on
     end        of the recording, and whether there was work left
 
 `now` is what the core's clock said in that call, seconds. Numbers are written so that they are read

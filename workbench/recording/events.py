@@ -10,10 +10,13 @@ from typing import Any
 from workbench.config import CacheConfig, SchedulerConfig
 from workbench.kv_cache.block_hash import TokenBlockHashes
 from workbench.outputs import ModelRunnerOutput
+from workbench.recording.grammar import RecordedGrammar
 from workbench.recording.lines import COPIED, sampling_params
 from workbench.request import Request
 
 FORMAT = "workbench-recording/1"
+GRAMMAR_END = "grammar_end"
+"""Of a request: the tokens at which its grammar ended it, and why it could not go on, or None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,9 @@ class RequestEvent:
             stop_token_ids=frozenset(values["stop_token_ids"]),
             sampling_params=sampling_params(values["sampling_params"]),
         )
+        params = request.sampling_params
+        if params is not None and params.structured_outputs is not None:
+            request.grammar = RecordedGrammar(*values.get(GRAMMAR_END, ()))
         if values["has_block_hashes"]:
             request.block_hashes = TokenBlockHashes(
                 values["prompt_token_ids"],

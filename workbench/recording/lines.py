@@ -4,7 +4,7 @@ Equal lines mean equal values, in the same order, to the last bit of every numbe
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from enum import Enum
 from typing import Any
@@ -59,6 +59,17 @@ def answer_values(step: int, model_output: ModelRunnerOutput) -> dict[str, Any]:
         "tokens": rows and [row[0] if len(row) == 1 else list(row) for row in rows],
         "drafts": {name: list(row) for name, row in model_output.draft_token_ids.items()},
         "failed": dict(model_output.failed),
+    }
+
+
+def grammar_ends(finished: Iterable[Request]) -> dict[str, tuple[int, str | None]]:
+    """Tokens, and the reason where it failed, of each request that its grammar has ended."""
+    return {
+        request.request_id: (request.num_output_tokens, request.grammar.failure)
+        for request in finished
+        if request.grammar is not None
+        and (request.grammar.is_complete or request.grammar.failure is not None)
+        and not isinstance(request.stop_reason, int)
     }
 
 

@@ -10,6 +10,7 @@ from workbench.config import CacheConfig, SchedulerConfig
 from workbench.errors import ConfigError
 from workbench.recording.events import (
     FORMAT,
+    GRAMMAR_END,
     AbortEvent,
     EndEvent,
     Event,
@@ -30,7 +31,7 @@ def read_recording(path: Path) -> Recording:
     try:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             settings = _settings(path, file.readline())
-            events = list(_events(file))
+            events = _with_grammar_ends(list(_events(file)))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: record a run first") from None
     except (EOFError, zlib.error) as error:
@@ -54,6 +55,20 @@ def _settings(path: Path, line: str) -> RecordedSettings:
     header["scheduler"] = SchedulerConfig(**header["scheduler"])
     header["cache"] = CacheConfig(**header["cache"])
     return RecordedSettings(**header)
+
+
+def _with_grammar_ends(events: list[Event]) -> list[Event]:
+    """The same, with what later events tell of a request's grammar told with the request."""
+    ends: dict[str, list[object]] = {}
+    for i in range(len(events) - 1, -1, -1):
+        event = events[i]
+        if isinstance(event, UpdateEvent):
+            ends.update(event.values.get("grammar_ends", {}))
+        elif isinstance(event, RequestEvent):
+            end = ends.pop(event.values["request_id"], None)
+            if end is not None:
+                events[i] = RequestEvent(event.now, {**event.values, GRAMMAR_END: end})
+    return events
 
 
 def _events(lines: Iterable[str]) -> Iterator[Event]:

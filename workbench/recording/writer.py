@@ -1,14 +1,14 @@
 """Writes a recording, event by event."""
 
 import gzip
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from io import BytesIO
 from typing import Any
 
 from workbench.outputs import SchedulerOutput
 from workbench.recording.events import FORMAT, RecordedSettings
-from workbench.recording.lines import ScheduleLines, encode, request_values
+from workbench.recording.lines import ScheduleLines, encode, grammar_ends, request_values
 from workbench.request import Request
 
 
@@ -38,11 +38,14 @@ class RecordingWriter:
         """Note the decisions of a step."""
         self._write(self._steps.line(now, output))
 
-    def update(
-        self, now: float, answer: Mapping[str, Any], finished: Mapping[str, str | None]
-    ) -> None:
-        """Note that results were taken in: `answer_values`, and the ends with their reasons."""
-        self._write(encode({"event": "update", "now": now, **answer, "finished": finished}))
+    def update(self, now: float, answer: Mapping[str, Any], finished: Iterable[Request]) -> None:
+        """Note that results were taken in: `answer_values`, and who ended by them."""
+        requests = list(finished)
+        ends = {request.request_id: request.finish_reason for request in requests}
+        values = {"event": "update", "now": now, **answer, "finished": ends}
+        if by_grammar := grammar_ends(requests):
+            values["grammar_ends"] = by_grammar
+        self._write(encode(values))
 
     def close(self, now: float, has_work: bool) -> bytes:
         """Write the end; the whole file."""

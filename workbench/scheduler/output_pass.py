@@ -40,7 +40,8 @@ class OutputPass:
             finished = self._apply_lengths(step, ending, now)
             return EngineCoreOutputs(finished=finished)
         batch = step.output._rows
-        if step.rows or step.leavers or ending or self._state.num_stoppable:
+        state = self._state
+        if step.rows or step.leavers or ending or state.num_stoppable or state.num_constrained:
             return self._apply_tokens(step, batch.requests, rows, set(ending), now)
         # Nothing can happen but that every list of output tokens grows.
         deque(map(list.extend, batch.output_lists, rows), maxlen=0)
@@ -79,6 +80,7 @@ class OutputPass:
         late: set[Request] = set()
         single = step.rows
         leavers = set(step.leavers)
+        has_grammars = self._state.num_constrained > 0
         for request, token_ids in zip(batch, rows, strict=True):
             if request.is_finished:
                 # It ended while this step was in flight: what the step sampled is nobody's.
@@ -96,6 +98,8 @@ class OutputPass:
                 if request.stop_token_ids and token_ids[0] in request.stop_token_ids:
                     request.stop_reason = token_ids[0]
                     self._finish(request, RequestStatus.FINISHED_STOPPED, finished)
+                elif has_grammars and (status := _follow(request, token_ids[0])) is not None:
+                    self._finish(request, status, finished)
                 elif ending and request in ending:
                     self._finish(request, RequestStatus.FINISHED_LENGTH_CAPPED, finished)
         self._remove(finished)
@@ -148,6 +152,7 @@ class OutputPass:
     ) -> tuple[int, RequestStatus | None]:
         """Count the tokens up to the first that ends the request; (tokens kept, how it ends)."""
         stop_ids = request.stop_token_ids
+        has_grammar = request.grammar is not None and token_ids is not _ANONYMOUS
         for num_kept, token_id in enumerate(token_ids, 1):
             request._num_output_tokens += 1
             request._token_times.append(now)
@@ -155,15 +160,21 @@ class OutputPass:
             if stop_ids and token_id in stop_ids:
                 status = RequestStatus.FINISHED_STOPPED
                 request.stop_reason = token_id
-            elif (
-                request.num_output_tokens >= request.max_tokens
-                or request.num_tokens >= self._state.max_model_len
-            ):
-                status = RequestStatus.FINISHED_LENGTH_CAPPED
+            else:
+                if has_grammar:
+                    status = _follow(request, token_id)
+                if status is None and self._is_at_length(request):
+                    status = RequestStatus.FINISHED_LENGTH_CAPPED
             if status is not None:
                 del request.output_token_ids[request.num_output_tokens :]
                 return num_kept, status
         return len(token_ids), None
+
+    def _is_at_length(self, request: Request) -> bool:
+        return (
+            request.num_output_tokens >= request.max_tokens
+            or request.num_tokens >= self._state.max_model_len
+        )
 
     def _finish(self, request: Request, status: RequestStatus, finished: list[Request]) -> None:
         state = self._state
@@ -184,3 +195,14 @@ class OutputPass:
                 running.remove(finished[0])
         elif finished:
             self._state.running = [r for r in running if not r.is_finished]
+
+
+def _follow(request: Request, token_id: int) -> RequestStatus | None:
+    """Take a request's grammar on by its one new token; how that ends it, or None."""
+    grammar = request.grammar
+    if grammar is None:
+        return None
+    if not grammar.accept_token(token_id):
+        request.stop_reason = grammar.failure
+        return RequestStatus.FINISHED_ERROR
+    return RequestStatus.FINISHED_STOPPED if grammar.is_complete else None

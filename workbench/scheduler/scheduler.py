@@ -21,6 +21,7 @@ from workbench.scheduler.batch_policy import BatchPolicy, UnifiedBatching
 from workbench.scheduler.completion_pass import CompletionPass
 from workbench.scheduler.decode_ahead import DecodeAhead
 from workbench.scheduler.feasibility import check_settings, why_ignored, why_truncated
+from workbench.scheduler.grammar_pass import GrammarPass
 from workbench.scheduler.output_pass import OutputPass
 from workbench.scheduler.preemption import LastAdmitted, LowestPriority, VictimPolicy
 from workbench.scheduler.prefill_limits import PrefillLimits
@@ -29,6 +30,7 @@ from workbench.scheduler.running_pass import RunningPass
 from workbench.scheduler.state import SchedulerState
 from workbench.scheduler.stuck_watch import StuckWatch
 from workbench.step_profile import StepShape
+from workbench.structured_output import GrammarOutput
 
 
 class Scheduler:
@@ -100,6 +102,7 @@ class Scheduler:
         self._completion_pass = CompletionPass(state)
         self._prefill_limits = PrefillLimits(state, self._completion_pass)
         self._output_pass = OutputPass(state)
+        self._grammar_pass = GrammarPass(state)
         self._decode_ahead = DecodeAhead(state)
         self._stuck_watch = StuckWatch(state, type(self._batch_policy).__name__)
         self._num_steps = 0
@@ -151,6 +154,7 @@ class Scheduler:
         request.arrival_index = self._num_arrivals
         state.requests[request.request_id] = request
         state.num_stoppable += bool(request.stop_token_ids)
+        state.num_constrained += request.grammar is not None
         state.waiting.add(request, now)
 
     def why_ignored(self, request: Request) -> str | None:
@@ -222,6 +226,18 @@ class Scheduler:
         state.finished_req_ids = []
         return output
 
+    def get_grammar_bitmask(self, scheduler_output: SchedulerOutput) -> GrammarOutput | None:
+        """What the rows of a step in flight may sample; None where no grammar says anything."""
+        if not self._state.num_constrained:
+            return None
+        return self._grammar_pass.bitmask(scheduler_output)
+
+    def grammar_waits(self, scheduler_output: SchedulerOutput) -> bool:
+        """Whether the bitmask of a step needs tokens of steps that have not come back."""
+        if not self._state.num_constrained:
+            return False
+        return self._grammar_pass.waits_for_tokens(scheduler_output)
+
     def decode_ahead(
         self, now: float, horizon: float, step_time: Callable[[StepShape], float]
     ) -> DecodeAhead | None:
@@ -238,6 +254,8 @@ class Scheduler:
         state = self._state
         if not self._may_decode_ahead or state.others or state.in_flight or not state.cohort.size:
             return None
+        if state.num_constrained:
+            return None  # a grammar may end an answer at any token
         # The last step was a plain one on the same requests, so the policies would repeat it.
         if not self._completion_pass.last_step_was_plain or state.finished_req_ids:
             return None
@@ -278,11 +296,15 @@ class Scheduler:
             self._state.failed = []
         if model_output.draft_token_ids:
             self._take_drafts(model_output)
+        elif self._state.num_constrained:
+            self._grammar_pass.take_drafts({})
         return outputs
 
     def _take_drafts(self, model_output: ModelRunnerOutput) -> None:
         if self.config.async_scheduling:
-            return  # the device keeps its drafts; placeholders stand for them
+            # the device keeps its drafts; placeholders stand for them
+            self._grammar_pass.take_drafts(model_output.draft_token_ids)
+            return
         for request_id, token_ids in model_output.draft_token_ids.items():
             request = self._state.requests.get(request_id)
             if request is not None and request.status is RequestStatus.RUNNING:

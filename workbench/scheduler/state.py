@@ -61,6 +61,7 @@ class SchedulerState:
         in_flight: Steps that have not returned, oldest first.
         finished_req_ids: Requests that ended since the last step was scheduled.
         num_stoppable: Unfinished requests that a token can end.
+        num_constrained: Unfinished requests that have a grammar.
         failed: Requests that ended as errors since the last step returned.
     """
 
@@ -89,6 +90,7 @@ class SchedulerState:
         self.finished_req_ids: list[str] = []
         self.failed: list[Request] = []
         self.num_stoppable = 0
+        self.num_constrained = 0
         self.num_preemptions = 0
         self._num_admissions = 0
 
@@ -185,6 +187,7 @@ class SchedulerState:
             self.host_cache.free(request)
         del self.requests[request.request_id]
         self.num_stoppable -= bool(request.stop_token_ids)
+        self.num_constrained -= request.grammar is not None
         self.finished_req_ids.append(request.request_id)
         self.skipped.discard(request)
         if request.first_scheduled_time is None:
@@ -222,6 +225,8 @@ class SchedulerState:
         assert len(waiting) == len(self.waiting)
         assert set(self.requests.values()) == {*running, *waiting}, "a request is lost"
         assert not set(waiting) & set(running), "a request waits and runs"
+        constrained = [r for r in self.requests.values() if r.grammar is not None]
+        assert len(constrained) == self.num_constrained, "constrained requests are miscounted"
         for request in running:
             returned = request.num_computed_tokens - request.num_in_flight_tokens
             assert 0 <= returned <= request.num_tokens, f"{request}: {returned} have returned"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.live_vllm.client import Ask, CompletionClient, _events
+from experiments.live_vllm.client import Ask, CompletionClient
 from tests.experiments.live_vllm.fake_server import FakeEngine, FakeServer
 
 
@@ -44,12 +44,3 @@ def test_nobody_there():
     (answer,) = CompletionClient("http://127.0.0.1:9", "fake").answers([Ask("r", [3], 1)])
     assert answer.error is not None
     assert "127.0.0.1" in answer.error
-
-
-def test_events_that_come_in_pieces():
-    pieces = [
-        (1.0, b'data: {"choi'),
-        (2.0, b'ces": []}\n\ndata: {"a": 1}\n'),
-        (3.0, b"\ndata: [DONE]\n\n"),
-    ]
-    assert _events(pieces) == [(2.0, {"choices": []}), (2.0, {"a": 1})]

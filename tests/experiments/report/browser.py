@@ -111,9 +111,19 @@ class Browser:
         message: dict[str, Any] = json.loads(line)
         return message
 
-    def open(self, page: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Loads a file in a window of this size; returns when it has loaded."""
+    def open(
+        self, page: Path | str, *, width: int = 1280, height: int = 900, dark: bool = False
+    ) -> None:
+        """Loads a file or an address in a window of this size; returns when it has loaded."""
         self._events.clear()
+        self.resize(width, height, dark)
+        address = page if isinstance(page, str) else page.resolve().as_uri()
+        self.call("Page.navigate", url=address)
+        while not any(e.get("method") == "Page.loadEventFired" for e in self._events):
+            self._events.append(self._read())
+
+    def resize(self, width: int, height: int, dark: bool = False) -> None:
+        """Makes the window as large as this, of a light or a dark system."""
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -127,9 +137,6 @@ class Browser:
             media="",
             features=[{"name": "prefers-color-scheme", "value": scheme}],
         )
-        self.call("Page.navigate", url=page.resolve().as_uri())
-        while not any(e.get("method") == "Page.loadEventFired" for e in self._events):
-            self._events.append(self._read())
 
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression on the page, as JSON."""
@@ -137,6 +144,27 @@ class Browser:
         if "exceptionDetails" in answer:
             raise RuntimeError(str(answer["exceptionDetails"]))
         return answer["result"].get("value")
+
+    def wait_for(self, condition: str, patience_s: float = 20.0) -> None:
+        """Waits until a JavaScript condition holds on the page.
+
+        Raises:
+            AssertionError: It does not, for so long.
+        """
+        look = f"""new Promise(done => {{
+            const end = performance.now() + {patience_s * 1000};
+            const look = () => ({condition}) ? done(true)
+                : performance.now() > end ? done(false) : setTimeout(look, 15);
+            look();
+        }})"""
+        answer = self.call("Runtime.evaluate", expression=look, awaitPromise=True,
+                           returnByValue=True)  # fmt: skip
+        assert answer["result"].get("value") is True, f"never came true: {condition}"
+
+    def press(self, key: str, code: int) -> None:
+        """Presses a key: its name and its number, as in KeyboardEvent."""
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code)
 
     def complaints(self) -> list[str]:
         """What the page wrote to the console since it was opened."""

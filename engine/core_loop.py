@@ -1,0 +1,238 @@
+"""The loop of a core that is served: take in messages, run a step, send what it gave.
+
+One message a step. A core that is faster than its front waits for it, so that nothing piles up
+between them. Knows the core's step and the messages; how they travel, and what becomes of an error,
+others know.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from engine.core_messages import (
+    AbortRequests,
+    AddRequest,
+    Call,
+    CallResult,
+    CoreMessage,
+    FinishedRequest,
+    FrontMessage,
+    Ready,
+    RowsTaken,
+    Shutdown,
+    StepOutputs,
+    rows_of,
+)
+from engine.core_requests import add_block_hashes
+from engine.errors import InputError, one_line
+from engine.served_core import ServedCore
+from engine.step_detail import StepWatcher
+from engine.step_report import StepReporter
+from engine.wire_params import params_from_wire
+from workbench.errors import WorkbenchError
+from workbench.executor import Executor, Pending
+from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput, SchedulerOutput
+from workbench.request import Request, RequestStatus
+
+MOST_ROWS_AHEAD = 4096
+"""Rows of steps that the front may have left to take in before the core waits."""
+
+
+class Channel(Protocol):
+    """The core's end of the line."""
+
+    def receive(self, wait: bool) -> list[FrontMessage]:
+        """All messages that are there; `wait` for the first one."""
+        ...
+
+    def send(self, message: CoreMessage) -> None:
+        """Send a message."""
+        ...
+
+
+class StepWitness:
+    """An Executor that remembers the steps in flight, oldest first, and passes everything on.
+
+    Args:
+        executor: Does the work.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self.in_flight: deque[tuple[SchedulerOutput, float]] = deque()
+
+    def execute_model(self, scheduler_output: SchedulerOutput) -> None:
+        """Start the forward pass of a step."""
+        self.in_flight.append((scheduler_output, time.perf_counter()))
+        self._executor.execute_model(scheduler_output)
+
+    def sample_tokens(self, grammar_output: Any) -> Pending:
+        """Start the sampling of the step started last."""
+        return self._executor.sample_tokens(grammar_output)
+
+
+class CoreLoop:
+    """Serves one core until it is told to end.
+
+    Args:
+        served: The core.
+        channel: Where messages come from and go to.
+    """
+
+    def __init__(self, served: ServedCore, channel: Channel) -> None:
+        self._served = served
+        self._core = served.core
+        self._channel = channel
+        self._witness = StepWitness(served.core.executor)
+        served.core.executor = self._witness
+        self._watcher = StepWatcher()
+        self._requests: dict[int, Request] = {}
+        self._handles: dict[str, int] = {}
+        self._refused: list[FinishedRequest] = []
+        self._num_rows_ahead = 0
+        self._reporter = StepReporter(
+            served.core.scheduler, served.to_wall, self._handles, self._requests
+        )
+        self._calls: Mapping[str, Callable[..., Any]] = {
+            "reset_prefix_cache": served.core.scheduler.kv_cache_manager.reset_prefix_cache,
+            "watch": self._watcher.watch,
+            "block_usage": self._block_usage,
+            "check_integrity": self._check_integrity,
+            **served.calls,
+        }
+
+    def run(self) -> None:
+        """Serve; returns after a Shutdown."""
+        self._channel.send(Ready(self._served.info))
+        while True:
+            for message in self._channel.receive(wait=not self._may_step):
+                if isinstance(message, Shutdown):
+                    return
+                self._take(message)
+            if self._refused:
+                self._tell(StepOutputs(finished=self._refused))
+                self._refused = []
+            if self._may_step:
+                self._step()
+
+    @property
+    def _may_step(self) -> bool:
+        return self._core.has_work and self._num_rows_ahead < MOST_ROWS_AHEAD
+
+    def _take(self, message: AddRequest | AbortRequests | RowsTaken | Call) -> None:
+        if isinstance(message, AddRequest):
+            self._add(message)
+        elif isinstance(message, AbortRequests):
+            self._abort(message.handles)
+        elif isinstance(message, RowsTaken):
+            self._num_rows_ahead -= message.num_rows
+        else:
+            self._channel.send(self._call(message))
+
+    def _add(self, message: AddRequest) -> None:
+        try:
+            request = self._request(message)
+            reason = None
+            if not self._core.add_request(request):
+                reason = self._core.scheduler.why_ended(request)
+        except WorkbenchError as error:
+            reason = str(error)
+        if reason is not None:
+            status = int(RequestStatus.FINISHED_ERROR)
+            self._refused.append(FinishedRequest(message.handle, status, reason, detail=reason))
+            return
+        self._requests[message.handle] = request
+        self._handles[request.request_id] = message.handle
+
+    def _request(self, message: AddRequest) -> Request:
+        """The request of the core; an InputError where its grammar does not compile."""
+        from_wall, deadline = self._served.from_wall, message.deadline
+        params = params_from_wire(message.sampling_params)
+        grammars = self._served.grammars
+        if params.structured_outputs is not None and grammars is None:
+            raise InputError("structured_outputs: this core has no grammars; ask without")
+        request = Request(
+            message.request_id,
+            len(message.prompt_token_ids),
+            message.max_tokens,
+            from_wall(message.arrival_time),
+            prompt_token_ids=message.prompt_token_ids,
+            stop_token_ids=frozenset(message.stop_token_ids),
+            sampling_params=params,
+            priority=message.priority,
+            client_id=message.client_id,
+            session_id=message.session_id,
+            deadline=None if deadline is None else from_wall(deadline),
+            grammar=None if grammars is None else grammars.compile(params),
+        )
+        add_block_hashes(request, message.prompt_token_ids, self._served.cache_config)
+        return request
+
+    def _abort(self, handles: list[int]) -> None:
+        requests = [self._requests.pop(handle) for handle in handles if handle in self._requests]
+        for request in requests:
+            del self._handles[request.request_id]
+        self._core.abort_requests([request.request_id for request in requests])
+
+    def _call(self, call: Call) -> CallResult:
+        function = self._calls.get(call.name)
+        if function is None:
+            names = ", ".join(sorted(self._calls))
+            return CallResult(call.call_id, error=f"no call {call.name!r}: there are {names}")
+        try:
+            value = msgspec.to_builtins(function(*call.args))
+            return CallResult(call.call_id, value)
+        except Exception as error:
+            return CallResult(call.call_id, error=f"{call.name} failed: {one_line(error)}")
+
+    def _step(self) -> None:
+        step = self._core.step()
+        try:
+            pending = next(step)
+        except StopIteration:
+            # a pipelined core returns at once from a step that waits for none
+            return
+        model_output: ModelRunnerOutput = pending.result()
+        scheduler_output, started = self._witness.in_flight.popleft()
+        self._reporter.count_drafts(scheduler_output, model_output)
+        try:
+            step.send(model_output)
+        except StopIteration as done:
+            outputs: EngineCoreOutputs = done.value
+            # an abort may have come between a request's end and its report
+            outputs.finished = [each for each in outputs.finished if self._knows(each)]
+            message = self._reporter.report(scheduler_output, started, model_output, outputs)
+            message.detail = self._watcher.detail(self._core.scheduler, scheduler_output)
+            self._forget(outputs.finished)
+            self._tell(message)
+
+    def _tell(self, message: StepOutputs) -> None:
+        self._num_rows_ahead += rows_of(message)
+        self._channel.send(message)
+
+    def _knows(self, request: Request) -> bool:
+        handle = self._handles.get(request.request_id)
+        return handle is not None and self._requests[handle] is request
+
+    def _forget(self, finished: list[Request]) -> None:
+        for request in finished:
+            del self._requests[self._handles.pop(request.request_id)]
+
+    def _block_usage(self) -> tuple[int, int]:
+        cache = self._core.scheduler.kv_cache_manager
+        return cache.num_used_blocks, cache.pool.num_blocks
+
+    def _check_integrity(self) -> dict[str, int]:
+        """Check the scheduler and the loop's own books; how many requests they hold."""
+        scheduler = self._core.scheduler
+        scheduler.check_integrity()
+        assert set(self._requests.values()) >= set(scheduler.running), "a request has no handle"
+        assert set(self._handles) == {r.request_id for r in self._requests.values()}
+        return {
+            "requests": len(self._requests),
+            "unfinished": scheduler.num_unfinished_requests,
+            "steps_in_flight": len(self._witness.in_flight),
+        }

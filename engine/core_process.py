@@ -1,0 +1,89 @@
+"""A core in its own process: how it begins, and the ways in which it ends.
+
+It ends when the front says so, when it fails, on SIGTERM, and when its parent is gone. Ctrl-C is
+the parent's affair. Knows signals and processes; what is served, the loop knows.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from multiprocessing.connection import wait
+from types import FrameType
+
+from engine.core_channel import Addresses, CoreChannel
+from engine.core_loop import CoreLoop
+from engine.core_messages import CoreFailed
+from engine.errors import one_line
+from engine.served_core import CoreSpec
+from workbench.errors import WorkbenchError
+
+logger = logging.getLogger(__name__)
+
+ORPHANED = 3
+"""Exit status of a core whose parent is gone."""
+LOOK_FOR_PARENT_S = 1.0
+
+
+def run_core(spec: CoreSpec, addresses: Addresses) -> None:
+    """Entry point of the process; returns never."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGTERM, _end)
+    watch = threading.Thread(
+        target=_end_with_parent, args=(addresses,), name="parent-watch", daemon=True
+    )
+    watch.start()
+    with CoreChannel(addresses) as channel:
+        status = serve_core(spec, channel)
+    sys.exit(status)
+
+
+def serve_core(spec: CoreSpec, channel: CoreChannel) -> int:
+    """Make a core and serve it until it is told to end, or cannot go on; the exit status."""
+    try:
+        served = spec.make()
+    except Exception as error:
+        _report("the core cannot start", error)
+        channel.send(_failure(error))
+        return 1
+    try:
+        CoreLoop(served, channel).run()
+    except Exception as error:
+        _report("the core cannot go on", error)
+        channel.send(_failure(error))
+        return 1
+    finally:
+        served.shutdown()
+    return 0
+
+
+def _failure(error: Exception) -> CoreFailed:
+    kind = type(error)
+    name = f"{kind.__module__}:{kind.__qualname__}" if isinstance(error, WorkbenchError) else None
+    return CoreFailed(one_line(error), name)
+
+
+def _report(what: str, error: Exception) -> None:
+    """Errors with a cure are told by the front; others are defects, whose place must be known."""
+    if not isinstance(error, WorkbenchError):
+        logger.error("%s: %s", what, one_line(error), exc_info=error)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def _end_with_parent(addresses: Addresses) -> None:
+    """Wait until the parent is gone, then end at once, whatever the process does."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    pid = os.getppid()
+    # a sibling may have inherited what the sentinel watches; the parent's id cannot be
+    while not wait([parent.sentinel], LOOK_FOR_PARENT_S) and os.getppid() == pid:
+        pass
+    addresses.remove_folder()
+    os._exit(ORPHANED)

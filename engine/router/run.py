@@ -1,0 +1,106 @@
+"""Serves a router until a signal ends it: new requests refused, open ones finished, then gone.
+
+Knows sockets and signals, and nothing of routing.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from aiohttp import web
+
+from engine.router.front import Front
+from engine.server.listening import bind, raise_file_limit
+
+LOGGER = logging.getLogger("workbench.router")
+BACKLOG = 4096
+LAST_WORDS_S = 2.0
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+ABORTED = 1
+
+
+async def run_router(
+    front: Front,
+    host: str,
+    port: int,
+    started: Callable[[str], None] = lambda url: None,
+) -> int:
+    """Serve; the exit status: 0 after draining, 1 if a second signal cut it short.
+
+    Args:
+        port: 0: any free one.
+        started: Called with the URL once requests are taken.
+
+    Raises:
+        ConfigError: It cannot listen there.
+    """
+    raise_file_limit()
+    listening = bind(host, port)
+    runner = web.AppRunner(
+        front.app(), handler_cancellation=True, access_log=None, shutdown_timeout=LAST_WORDS_S
+    )
+    try:
+        await runner.setup()
+        async with _watched(front), _signals() as signals:
+            await web.SockSite(runner, listening, backlog=BACKLOG).start()
+            started(_url(host, listening))
+            await signals.get()
+            return await _drain(front, signals)
+    finally:
+        await runner.cleanup()
+        await front.close()
+        listening.close()
+
+
+@asynccontextmanager
+async def _watched(front: Front) -> AsyncIterator[None]:
+    """The backends were checked once, and are checked from now on."""
+    await front.monitor.check_all()
+    watching = asyncio.ensure_future(front.monitor.run())
+    try:
+        yield
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+
+
+@asynccontextmanager
+async def _signals() -> "AsyncIterator[asyncio.Queue[int]]":
+    """Signals that mean the end, as they come."""
+    came: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, came.put_nowait, number)
+    try:
+        yield came
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+async def _drain(front: Front, signals: "asyncio.Queue[int]") -> int:
+    limit = front.settings.drain_timeout_s
+    LOGGER.info("draining: %d open requests, at most %g s", front.num_open, limit)
+    front.drain()
+    idle = asyncio.ensure_future(front.wait_idle())
+    again = asyncio.ensure_future(signals.get())
+    try:
+        await asyncio.wait({idle, again}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        status = ABORTED if again.done() else 0
+        if not idle.done():
+            LOGGER.warning("%d requests are broken off", front.num_open)
+            front.abort("the router was shut down")
+            await asyncio.wait({idle}, timeout=LAST_WORDS_S)
+    finally:
+        idle.cancel()
+        again.cancel()
+    return status
+
+
+def _url(host: str, listening: socket.socket) -> str:
+    port = listening.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

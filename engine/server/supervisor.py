@@ -1,0 +1,45 @@
+"""Starts a dead engine core again, as often as it may.
+
+Knows when a core is gone; why, the engine says.
+"""
+
+import asyncio
+import logging
+
+from engine.async_llm import AsyncLLM
+from workbench.errors import WorkbenchError
+
+logger = logging.getLogger(__name__)
+
+LONGEST_PAUSE_S = 30.0
+
+
+async def supervise(llm: AsyncLLM, max_restarts: int, first_pause: float = 0.1) -> None:
+    """Watch an engine until its core may not be started again.
+
+    Args:
+        llm: The engine.
+        max_restarts: Starts, those that fail included.
+        first_pause: Seconds before the first start; each further pause is twice as long.
+    """
+    for attempt in range(max_restarts):
+        reason = await llm.wait_dead()
+        logger.error(
+            "the engine core is gone (%s): start %d of at most %d",
+            reason,
+            attempt + 1,
+            max_restarts,
+        )
+        await asyncio.sleep(min(first_pause * 2**attempt, LONGEST_PAUSE_S))
+        try:
+            await llm.restart()
+        except Exception as error:
+            # whatever its factory raises: the server goes on and says so
+            told = str(error) if isinstance(error, WorkbenchError) else repr(error)
+            logger.error("the engine core could not be started: %s", told)
+        else:
+            logger.info("the engine core serves again")
+    reason = await llm.wait_dead()
+    logger.error(
+        "the engine core is gone (%s) and is not started again: every request gets 503", reason
+    )
