@@ -28,7 +28,7 @@ $(VENV)/base: pyproject.toml constraints.txt | $(VENV)/created
 	@touch $@
 
 $(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/created
-	$(PIP) install --quiet -c constraints.txt -e ".[engine,serve,grpc,otel,live,dev]"
+	$(PIP) install --quiet -c constraints.txt -e ".[engine,serve,grpc,otel,dev]"
 	@touch $(VENV)/base $(VENV)/engine $(VENV)/serve $@
 
 $(VENV)/engine: pyproject.toml constraints.txt | $(VENV)/created

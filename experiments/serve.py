@@ -27,15 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(argv: list[str]) -> int:
-    from experiments.serving.core_spec import PlannedCore
-    from experiments.serving.options import read_options
-
-    planned = PlannedCore.of(read_options(argv, os.environ))
     try:
+        from experiments.serving.core_spec import PlannedCore
+        from experiments.serving.options import read_options
         from experiments.serving.server import run
+
+        return run(PlannedCore.of(read_options(argv, os.environ)))
     except ModuleNotFoundError as error:
         raise missing_package(error) from error
-    return run(planned)
 
 
 def missing_package(error: ModuleNotFoundError) -> WorkbenchError:
