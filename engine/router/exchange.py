@@ -107,6 +107,8 @@ class Exchange:
 
     def abandon(self, reason: str) -> None:
         """End it now, with an error where the answer has begun."""
+        if self._why:  # it ends already, and its limit cannot be set again
+            return
         self._why = reason
         self._limit.reschedule(asyncio.get_running_loop().time())
 

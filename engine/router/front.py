@@ -115,6 +115,7 @@ class Front:
 
     async def _forward(self, http: web.Request) -> web.StreamResponse:
         key = self._admit(http)
+        _path(http)  # before the body
         body = await self._body(http)
         client_id = key.name if key else NOBODY
         request = RoutedHTTPRequest(
@@ -168,6 +169,10 @@ class Front:
             raise RouterError(
                 413, f"the body of the request is longer than {limit} bytes: send less"
             ) from None
+        except web.RequestPayloadError as error:
+            raise RouterError(
+                400, f"the body of the request cannot be read: {' '.join(str(error).split())}"
+            ) from None
 
     def _outgoing(self, http: web.Request, body: bytes) -> OutgoingRequest:
         key = self.settings.backend_api_key
@@ -179,7 +184,7 @@ class Front:
             authorization=f"Bearer {key}" if key else None,
             keeps_authorization=self._keys.is_open,
         )
-        return OutgoingRequest(self._ids[id(http)], http.method, http.raw_path, headers, body)
+        return OutgoingRequest(self._ids[id(http)], http.method, _path(http), headers, body)
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -215,6 +220,13 @@ class Front:
         if self.is_draining:
             told.force_close()
         return told
+
+
+def _path(http: web.Request) -> str:
+    """Path and query for a backend. A path that leaves the API's part of it is refused."""
+    if not {".", ".."}.isdisjoint(http.path.split("/")):
+        raise RouterError(400, "the path may not hold the segments . and ..: name it in full")
+    return http.rel_url.raw_path_qs  # raw_path may be a whole URL
 
 
 def _session(settings: RouterSettings) -> aiohttp.ClientSession:

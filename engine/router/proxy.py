@@ -109,7 +109,10 @@ class Proxy:
         try:
             response = await exchange.run()
         except BrokenOffError as error:
-            LOGGER.warning("%s broke an answer off: %s", backend.url, error)
+            LOGGER.warning(
+                "request %s: %s broke its answer off: %s",
+                exchange.request_id, backend.url, error,
+            )  # fmt: skip
             if error.by_backend:
                 self._metrics.broken.labels(backend.name).inc()
                 self._fleet.request_failed(backend, f"an answer was broken off: {error}")

@@ -69,13 +69,12 @@ class CompletionChunks:
 
     def write(self, placed: Sequence[Placed]) -> bytes:
         """The chunks of new outputs."""
-        return b"".join(
-            [
-                self._chunk(place, output, answer)
-                for place, output in placed
-                for answer in output.outputs
-            ]
-        )
+        pieces = []
+        for place, output in placed:
+            pieces += [self._chunk(place, output, answer) for answer in output.outputs]
+            if output.finished:
+                self._ended.append(output)
+        return b"".join(pieces)
 
     def end(self) -> bytes:
         """What follows the last chunk."""
@@ -90,8 +89,6 @@ class CompletionChunks:
         num_new = 0 if self._is_prompt_only else len(answer.token_ids)
         self._num_told[index] = (num_told or 0) + num_new
         self._usage.completion_tokens += num_new
-        if output.finished:
-            self._ended.append(output)
         tail = self._null_usage
         if self._counts_on:
             tail = usage_tail(len(self._prompts[place][0]), self._num_told[index])

@@ -139,3 +139,50 @@ def test_metrics_and_load() -> None:
             assert (load["num_running"], load["num_waiting"], load["world"]) == (3, 1, "router")
 
     run(test())
+
+
+def test_a_path_that_leaves_the_api_reaches_no_backend() -> None:
+    async def test() -> None:
+        async with routed(1, backend_api_key="sk-inner") as it:
+            for path in ("/v1/../metrics", "/v1/%2e%2e/drain", "/v1/x/../../load", "/v1/./models"):
+                status, body = await _raw(it.url, f"POST {path} HTTP/1.1")
+                assert status == 400, path
+                assert b"BadRequestError" in body
+            assert it.servers[0].seen == []
+            assert (await it.client.get(it.url + "/v1/files/a..b")).status == 200
+
+    run(test())
+
+
+def test_a_request_line_with_a_whole_url_is_no_failure_of_the_backend() -> None:
+    async def test() -> None:
+        async with routed(1) as it:
+            status, _ = await _raw(it.url, "POST http://other.example/v1/completions?a=b HTTP/1.1")
+            assert status == 200
+            assert it.servers[0].seen[-1].path == "/v1/completions?a=b"
+            assert it.backends[0].health.is_up
+
+    run(test())
+
+
+def test_a_body_that_cannot_be_decoded_is_the_clients_mistake() -> None:
+    async def test() -> None:
+        async with routed(1) as it:
+            response = await it.client.post(
+                it.url + "/v1/completions", data=b"xx", headers={"Content-Encoding": "gzip"}
+            )
+            assert response.status == 400
+            assert "gzip" in (await it.error(response))["message"]
+
+    run(test())
+
+
+async def _raw(url: str, request_line: str) -> tuple[int, bytes]:
+    """Status and rest of the answer to a request that no client library would send."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"{request_line}\r\nHost: a\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    writer.write(head.encode())
+    answer = await reader.read()
+    writer.close()
+    return int(answer.split(b" ", 2)[1]), answer

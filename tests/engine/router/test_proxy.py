@@ -288,3 +288,19 @@ def test_an_aborted_router_ends_its_requests_with_an_error() -> None:
             assert (await it.post()).status == 503
 
     run(test())
+
+
+def test_an_exchange_that_is_ended_twice_ends_once() -> None:
+    async def test() -> None:
+        async with routed(2) as it:
+            it.servers[0].holds()
+            async with asyncio.TaskGroup() as group:
+                asked = group.create_task(it.post())
+                await it.servers[0].arrived.wait()
+                (waiting,) = it.backends[0].waiting
+                waiting.abandon("first")
+                await asyncio.sleep(0)  # the limit has passed, and nobody has noticed yet
+                waiting.abandon("second")
+            assert asked.result().status == 200
+
+    run(test())
