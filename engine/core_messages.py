@@ -165,6 +165,7 @@ class StepStats(msgspec.Struct, array_like=True, frozen=True):
         prefix_queries, prefix_hits: Tokens looked up in the prefix cache, and found, so far.
         num_drafts, num_draft_tokens, num_accepted_tokens: Speculative decoding so far: times that
             a request brought drafts, their tokens, and those that were kept.
+        accepted_at: Those that were kept, so far, by their place in the draft.
     """
 
     step: int
@@ -183,6 +184,7 @@ class StepStats(msgspec.Struct, array_like=True, frozen=True):
     num_drafts: int
     num_draft_tokens: int
     num_accepted_tokens: int
+    accepted_at: list[int] = []
 
 
 class StepOutputs(msgspec.Struct, array_like=True, tag=True):

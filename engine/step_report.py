@@ -37,6 +37,7 @@ class StepReporter:
         self._num_drafts = 0
         self._num_draft_tokens = 0
         self._num_accepted_tokens = 0
+        self._accepted_at: list[int] = []
 
     def count_drafts(
         self, scheduler_output: SchedulerOutput, model_output: ModelRunnerOutput
@@ -50,7 +51,14 @@ class StepReporter:
             if tokens and row:
                 self._num_drafts += 1
                 self._num_draft_tokens += len(tokens)
-                self._num_accepted_tokens += len(row) - 1
+                self._count_accepted(len(row) - 1)
+
+    def _count_accepted(self, num_accepted: int) -> None:
+        self._num_accepted_tokens += num_accepted
+        counts = self._accepted_at
+        counts += [0] * (num_accepted - len(counts))
+        for place in range(num_accepted):
+            counts[place] += 1
 
     def report(
         self,
@@ -149,4 +157,5 @@ class StepReporter:
             self._num_drafts,
             self._num_draft_tokens,
             self._num_accepted_tokens,
+            self._accepted_at.copy(),
         )

@@ -5,6 +5,7 @@ called, so that help is quick.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -61,7 +62,12 @@ def version() -> str:
 
 def _guarded(command: Callable[[], int]) -> int:
     try:
-        return command()
+        status = command()
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever reads (`head`, a pager) has seen enough
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())  # for the flush at the exit
     except WorkbenchError as error:
         print(f"error: {error}", file=sys.stderr)
     except FileNotFoundError as error:

@@ -92,6 +92,11 @@ def make_page(folder: Path, start: int = 0, num_steps: int = 3000, replica: int 
             f"at least 0, and steps 1 to {LONGEST}, as much as a page can hold"
         )
     run = _read(folder, Window(start, num_steps), replica)
+    if not run.num_steps:
+        raise ConfigError(
+            f"{folder} has 0 steps of replica {replica} (a load test has none at all, as a client "
+            "sees none): name another replica, or a run of the engine or the simulator"
+        )
     if not run.ticks:
         raise ConfigError(
             f"{folder} has {run.num_steps} steps of replica {replica}, none of them from step "

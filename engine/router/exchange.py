@@ -83,6 +83,7 @@ class Exchange:
     """To be run once.
 
     Attributes:
+        request_id: Of the request.
         tail: The last bytes of the answer, where the usage stands.
         on_begin: Called when the first bytes of the body have come.
     """
@@ -94,6 +95,7 @@ class Exchange:
         backend: Backend,
         session: aiohttp.ClientSession,
     ) -> None:
+        self.request_id = outgoing.request_id
         self._client = client
         self._outgoing = outgoing
         self._backend = backend

@@ -18,6 +18,7 @@ from workbench.kv_cache.block_hash import TokenBlockHashes
 MAX_TOKEN_ID = (1 << 31) - 1
 MAX_COUNTED_TOKENS = 1 << 40
 MAX_SESSION_CHARACTERS = 512
+MODELS = "/v1/models/"
 GENERATING = ("completions", "responses", "messages")
 
 
@@ -71,7 +72,7 @@ class RoutedHTTPRequest:
         self.request_id = request_id
         self.client_id = client_id
         self.session_id = _readable(session_id) or _session(envelope)
-        self.model = envelope.model if isinstance(envelope.model, str) else None
+        self.model = envelope.model if isinstance(envelope.model, str) else _model_in(path)
         self.is_generating = path.rstrip("/").rpartition("/")[2] in GENERATING
         self._envelope = envelope
         self._settings = settings
@@ -103,9 +104,12 @@ class RoutedHTTPRequest:
         # other models and other salts share no KV
         salt = repr((type(prompt).__name__, self.model, self._envelope.cache_salt))
         salted = salt.encode(errors="backslashreplace")
+        most = settings.memory_blocks  # further keys would be remembered nowhere
         if isinstance(prompt, list):
-            return TokenBlockHashes(prompt, [], settings.block_size, salt=salted).prompt()
-        return _keys_of_bytes(prompt, int(settings.block_size * settings.bytes_per_token), salted)
+            known = prompt[: most * settings.block_size]
+            return TokenBlockHashes(known, [], settings.block_size, salt=salted).prompt()
+        size = int(settings.block_size * settings.bytes_per_token)
+        return _keys_of_bytes(prompt[: most * size], size, salted)
 
     @property
     def known_hashes(self) -> Sequence[Hashable]:
@@ -117,6 +121,11 @@ class RoutedHTTPRequest:
         if isinstance(prompt, list):
             return len(prompt)
         return int(len(prompt) / self._settings.bytes_per_token)
+
+
+def _model_in(path: str) -> str | None:
+    """The model that `GET /v1/models/NAME` asks about."""
+    return path.removeprefix(MODELS) or None if path.startswith(MODELS) else None
 
 
 def _keys_of_bytes(text: bytes, size: int, salt: bytes) -> list[bytes]:
@@ -157,10 +166,12 @@ def _chat(tools: Any, messages: list[Any]) -> bytes:
 
 
 def _are_token_ids(value: Any) -> bool:
+    # no loop in Python: a prompt of millions would hold everybody's requests back
     return (
         isinstance(value, list)
-        and bool(value)
-        and all(type(token) is int and 0 <= token <= MAX_TOKEN_ID for token in value)
+        and set(map(type, value)) == {int}
+        and min(value) >= 0
+        and max(value) <= MAX_TOKEN_ID
     )
 
 

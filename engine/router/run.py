@@ -9,8 +9,10 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from engine.router.front import Front
 from engine.server.listening import bind, raise_file_limit
@@ -20,6 +22,17 @@ BACKLOG = 4096
 LAST_WORDS_S = 2.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 ABORTED = 1
+
+
+class HTTPLog(logging.LoggerAdapter[logging.Logger]):
+    """Takes what is no HTTP for its client's mistake: a line, where a defect gets a traceback."""
+
+    def exception(self, msg: object, *args: object, exc_info: Any = True, **kwargs: Any) -> None:
+        """See `logging.Logger.exception`."""
+        if isinstance(exc_info, HttpProcessingError):
+            self.warning(f"{msg}: %s", *args, " ".join(str(exc_info).split()))
+        else:
+            super().exception(msg, *args, exc_info=exc_info, **kwargs)
 
 
 async def run_router(
@@ -40,7 +53,11 @@ async def run_router(
     raise_file_limit()
     listening = bind(host, port)
     runner = web.AppRunner(
-        front.app(), handler_cancellation=True, access_log=None, shutdown_timeout=LAST_WORDS_S
+        front.app(),
+        handler_cancellation=True,
+        access_log=None,
+        logger=HTTPLog(LOGGER),
+        shutdown_timeout=LAST_WORDS_S,
     )
     try:
         await runner.setup()

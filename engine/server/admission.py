@@ -4,6 +4,7 @@ Also counts the work in hand, and ends quietly where a client has left. Knows wh
 """
 
 import logging
+from contextlib import nullcontext
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,7 +16,8 @@ from engine.server.state import ServerState
 
 logger = logging.getLogger(__name__)
 
-WORK_PATHS = ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize")
+QUEUED_PATHS = ("/v1/completions", "/v1/chat/completions")
+WORK_PATHS = (*QUEUED_PATHS, "/tokenize", "/detokenize")
 
 
 class Admission:
@@ -45,8 +47,10 @@ class Admission:
             await error_response(refusal)(scope, receive, send)
             return
         self._state.begin_work()
+        is_queued = scope["path"].endswith(QUEUED_PATHS)
         try:
-            await self._app(scope, receive, send)
+            with self._state.entering() if is_queued else nullcontext():
+                await self._app(scope, receive, send)
         except ClientDisconnect:
             logger.debug("the client left before it had its answer")
         finally:

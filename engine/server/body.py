@@ -73,9 +73,9 @@ def _refusal(error: ValidationError) -> ApiError:
     first: Mapping[str, Any] = dict(error.errors(include_url=False)[0])
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is no JSON: {first['ctx']['error']}")
-    if not first["loc"]:
-        return ApiError(400, "the body must be a JSON object")
     param = ".".join(str(part) for part in first["loc"] if _is_field(part))
+    if not param:
+        return ApiError(400, "the body must be a JSON object")
     if first["type"] == "missing":
         return ApiError(400, f"{param} is missing", param)
     shown = _shown(first["input"])

@@ -43,14 +43,14 @@ async def render_chat(
     """
     _check_wishes(settings, body)
     template = body.chat_template or settings.chat_template
+    given = {name: value for name, value in variables.items() if value is not None}
     return await llm.render_chat(
         _messages(llm, template, body),
         chat_template=template,
         add_generation_prompt=bool(body.add_generation_prompt),
         continue_final_message=bool(body.continue_final_message),
         tools=_tools(body),
-        **{name: value for name, value in variables.items() if value is not None},
-        **_own_variables(body),
+        **_own_variables(body) | given,
     )
 
 

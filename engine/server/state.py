@@ -5,11 +5,17 @@ Counts by listening to the engine; decides nothing.
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from engine.core_messages import StepStats
 from engine.request_listener import RequestListener, RequestRecord
 from engine.step_messages import StepDetail
 from workbench.sampling_params import SamplingParams
+
+_ENTRY: ContextVar[object | None] = ContextVar("entry", default=None)
+"""The work that the running code belongs to, from the time it was let in."""
 
 
 class ServerState(RequestListener):
@@ -45,6 +51,7 @@ class ServerState(RequestListener):
         self._num_kv_blocks = max(num_kv_blocks, 1)
         self.num_outstanding_tokens = 0
         self._num_open_answers = 0
+        self._entering: set[object] = set()
         # per unfinished request: prompt tokens to come, tokens of its answers to come, answers
         self._open: dict[str, tuple[int, int, int]] = {}
 
@@ -68,6 +75,18 @@ class ServerState(RequestListener):
         self.server_load -= 1
         self._note_idle()
 
+    @contextmanager
+    def entering(self) -> Iterator[None]:
+        """Hold a place in the queue for work that was let in, until the engine has it."""
+        entry = object()
+        self._entering.add(entry)
+        # every request is a task of its own, so nobody else sees it
+        _ENTRY.set(entry)
+        try:
+            yield
+        finally:
+            self._entering.discard(entry)
+
     async def wait_idle(self) -> None:
         """Wait until nothing is in hand, neither of HTTP nor of the engine."""
         await self._idle.wait()
@@ -88,14 +107,19 @@ class ServerState(RequestListener):
         While the core tells of waiting requests, a place is one that runs; else the batch has room
         for as many as it may hold.
         """
-        return max(self._num_open_answers - self._num_places, 0)
+        return max(self._num_answers - self._num_places, 0)
 
     def has_room(self, max_queue: int | None) -> bool:
         """Whether one more request may wait, or need not; a refusal is counted."""
-        if max_queue is None or self._num_open_answers + 1 - self._num_places <= max_queue:
+        if max_queue is None or self._num_answers + 1 - self._num_places <= max_queue:
             return True
         self.num_rejected += 1
         return False
+
+    @property
+    def _num_answers(self) -> int:
+        # what is still read or tokenized will be one at least
+        return self._num_open_answers + len(self._entering)
 
     @property
     def _num_places(self) -> int:
@@ -105,6 +129,7 @@ class ServerState(RequestListener):
         room = self._max_model_len - num_prompt_tokens
         longest = room if params.max_tokens is None else min(params.max_tokens, room)
         self._set(request_id, (num_prompt_tokens, longest * params.n, params.n))
+        self._entering.discard(_ENTRY.get())
         self._idle.clear()
 
     def on_tokens(self, request_id: str, num_new: int, now: float, is_first: bool) -> None:

@@ -22,6 +22,7 @@ async def supervise(llm: AsyncLLM, max_restarts: int, first_pause: float = 0.1) 
         max_restarts: Starts, those that fail included.
         first_pause: Seconds before the first start; each further pause is twice as long.
     """
+    pause = min(first_pause, LONGEST_PAUSE_S)
     for attempt in range(max_restarts):
         reason = await llm.wait_dead()
         logger.error(
@@ -30,7 +31,8 @@ async def supervise(llm: AsyncLLM, max_restarts: int, first_pause: float = 0.1) 
             attempt + 1,
             max_restarts,
         )
-        await asyncio.sleep(min(first_pause * 2**attempt, LONGEST_PAUSE_S))
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_S)
         try:
             await llm.restart()
         except Exception as error:

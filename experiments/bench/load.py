@@ -123,9 +123,11 @@ class LoadGenerator:
             return
         self._is_stopped = True
         if not self._limits.is_as_fast_as_possible:
-            now = self._timers.now()
-            self.num_unsent = sum(due_at < now for due_at, *_ in self._upcoming)
-            self.num_unsent += sum(item.arrival_time < now for item in self._initial)
+            end = self._timers.now()
+            if self._limits.duration_s is not None:
+                end = min(end, self._limits.duration_s)  # a timer wakes a little later
+            self.num_unsent = sum(due_at < end for due_at, *_ in self._upcoming)
+            self.num_unsent += sum(item.arrival_time < end for item in self._initial)
         self._upcoming.clear()
         self._go_on()
 

@@ -103,6 +103,8 @@ class BenchSettings:
         for name, seconds in (("--duration", self.duration_s), ("--timeout", self.timeout_s)):
             if seconds is not None and not seconds > 0:
                 raise ConfigError(f"{name} {seconds:g} must be above 0")
+        if self.duration_s is not None and math.isinf(self.duration_s):
+            raise ConfigError("--duration inf has no end: give seconds, or --num-prompts instead")
         if self.is_chat and not self.as_text:
             raise ConfigError("--prompts ids: a chat takes text only; leave the flag out")
         unlimited = self.arrivals is not None and self.arrivals.is_unlimited

@@ -1,8 +1,13 @@
-"""AsyncLLM and LLMEngine on one small model of torch: the same answers, to the last digit."""
+"""AsyncLLM and LLMEngine on one small model of torch: the same answers.
+
+Requests reach the served core one by one, so its batches are others, and float32 sums with them:
+log probabilities are equal up to rounding.
+"""
 
 import asyncio
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,7 @@ from engine.clock import WallClock
 from engine.config import EngineConfig
 from engine.llm_engine import LLMEngine
 from engine.model_text import ModelText
-from engine.outputs import CompletionOutput, RequestOutput
+from engine.outputs import CompletionOutput, PositionLogprobs, RequestOutput
 from engine.served_core import CoreSpec, ServedCore, core_info
 from tests.engine.checkpoints import make_checkpoint
 from workbench.config import CacheConfig, SchedulerConfig
@@ -105,6 +110,33 @@ def whole(pieces: list[RequestOutput], index: int) -> CompletionOutput:
     )
 
 
+def rounded(positions: list[PositionLogprobs | None] | None) -> Any:
+    """Log probabilities as they may be compared."""
+    if positions is None:
+        return None
+    return [
+        position and {i: pytest.approx(told.logprob, abs=1e-4) for i, told in position.items()}
+        for position in positions
+    ]
+
+
+def plain(positions: list[PositionLogprobs | None] | None) -> Any:
+    if positions is None:
+        return None
+    return [
+        position and {i: told.logprob for i, told in position.items()} for position in positions
+    ]
+
+
+def assert_alike(got: CompletionOutput, wanted: CompletionOutput, name: str) -> None:
+    told = rounded(wanted.logprobs)
+    assert plain(got.logprobs) == told, name
+    if wanted.cumulative_logprob is not None:
+        assert got.cumulative_logprob == pytest.approx(wanted.cumulative_logprob, abs=1e-3), name
+    bare = {"logprobs": None, "cumulative_logprob": None}
+    assert replace(got, **bare) == replace(wanted, **bare), name
+
+
 @pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
 def test_both_fronts_give_the_same_answers(tmp_path: Path, is_async: bool) -> None:
     folder = os.fspath(make_checkpoint(tmp_path))
@@ -115,10 +147,10 @@ def test_both_fronts_give_the_same_answers(tmp_path: Path, is_async: bool) -> No
         wanted = expected[name]
         assert pieces[-1].finished
         assert pieces[-1].prompt_token_ids == wanted.prompt_token_ids
-        assert pieces[-1].prompt_logprobs == wanted.prompt_logprobs
+        assert plain(pieces[-1].prompt_logprobs) == rounded(wanted.prompt_logprobs)
         assert pieces[-1].metrics is not None
         for answer in wanted.outputs:
-            assert whole(pieces, answer.index) == answer, name
+            assert_alike(whole(pieces, answer.index), answer, name)
 
 
 def test_the_text_side_of_a_folder_is_that_of_the_engine(tmp_path: Path) -> None:

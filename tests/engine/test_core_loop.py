@@ -212,6 +212,7 @@ def test_accepted_drafts_come_as_further_tokens_and_are_counted() -> None:
     assert stats is not None
     assert stats.num_draft_tokens == pytest.approx(2 * stats.num_drafts, abs=2)
     assert stats.num_accepted_tokens == stats.num_drafts > 0
+    assert stats.accepted_at == [stats.num_accepted_tokens]
 
 
 def test_the_longest_prompt_of_a_core_is_known() -> None:

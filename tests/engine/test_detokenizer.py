@@ -20,7 +20,7 @@ from engine.detokenizer import (
 )
 
 PARTS = [b"\xe4\xbd", b"\xa0\xe5", b"\xf0\x9f", b"\x98\x80", b"hello", b" \xc3", "€".encode()]
-TEXT = st.text(st.sampled_from("ab é€ß你好😀🏳️‍🌈\n") | st.characters(), max_size=30)
+TEXT = st.text(st.sampled_from("ab é€ß你好😀🏳️‍🌈\n") | st.characters(codec="utf-8"), max_size=30)
 
 
 def byte_level() -> PreTrainedTokenizerFast:

@@ -1,5 +1,6 @@
 """The console script: help, listings, and the commands that work on run folders."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -115,3 +116,16 @@ def test_commands_with_their_own_arguments_have_their_own_help(
         status = end.code
     assert status in (0, None)
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("words", [["view", "--help"], ["list", "router"]])
+def test_a_reader_who_has_seen_enough_is_no_error(words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "experiments.cli", *words]
+    with open(writing, "wb") as nobody:
+        ended = subprocess.run(
+            command, stdout=nobody, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+    assert ended.stderr == b""
+    assert ended.returncode == 1

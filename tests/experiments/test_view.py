@@ -175,7 +175,7 @@ def test_the_page_is_served() -> None:
         (["{run}", "--start", "-1"], "--start -1"),
         (["{run}", "--steps", "0"], "--steps 0"),
         (["{run}", "--start", "99999"], "none of them from step 99999 on"),
-        (["{run}", "--replica", "5"], "0 steps of replica 5"),
+        (["{run}", "--replica", "5"], "0 steps of replica 5 (a load test has none"),
     ],
 )
 def test_what_cannot_be_shown_is_told_in_one_line(

@@ -14,6 +14,7 @@ from engine.server.grpc.schema import Schema
 from workbench.sampling_params import RequestOutputKind, SamplingParams
 from workbench.structured_outputs_params import StructuredOutputsParams
 
+ROLES = ("system", "developer", "user", "assistant", "tool")
 LISTS = ("stop", "stop_token_ids", "bad_words")
 
 
@@ -21,7 +22,7 @@ async def prompt_of(request: Any, llm: AsyncLLM) -> Prompt:
     """The prompt of a GenerateRequest; a conversation is rendered.
 
     Raises:
-        InputError: There is none, or the chat template refuses it.
+        InputError: There is none, a role is unknown, or the chat template refuses it.
     """
     kind = request.WhichOneof("prompt")
     if kind is None:
@@ -36,6 +37,10 @@ async def prompt_of(request: Any, llm: AsyncLLM) -> Prompt:
     ]
     if not messages:
         raise InputError("conversation has no messages: add one with role and content")
+    for message in messages:
+        if message["role"] not in ROLES:
+            role = message["role"][:100]
+            raise InputError(f"role={role!r} is unknown: it must be one of {', '.join(ROLES)}")
     text = await llm.render_chat(messages)
     # the template has written the special tokens already
     token_ids = await llm.tokenize(text, add_special_tokens=False)

@@ -65,10 +65,11 @@ class WorkbenchService:
         enter_context(RequestContext(request_id, traces))
         self._running[request_id] = internal_id = f"grpc-{request_id}-{uuid.uuid4().hex[:8]}"
         try:
-            prepared = await self._prepare(request, internal_id, context)
-            async with aclosing(self._llm.stream(prepared)) as outputs:
-                async for response in self._responses(outputs, request_id):
-                    yield response
+            with self._state.entering():
+                prepared = await self._prepare(request, internal_id, context)
+                async with aclosing(self._llm.stream(prepared)) as outputs:
+                    async for response in self._responses(outputs, request_id):
+                        yield response
         finally:
             del self._running[request_id]
 

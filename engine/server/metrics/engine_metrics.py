@@ -48,6 +48,10 @@ class _Total:
         for target in self._targets:
             target.value += added
 
+    def begin_again(self) -> None:
+        """The next total is that of a new core."""
+        self._last = 0
+
 
 class EngineMetrics(RequestListener):
     """The vllm:* metrics of one engine.
@@ -100,8 +104,6 @@ class EngineMetrics(RequestListener):
             # another answer of the same request in the same step
             self._itl.observe(now - request.time_before)
         request.last_time = now
-        if num_new > 1:
-            self._count_accepted(num_new - 1)
 
     def on_finished(self, record: RequestRecord) -> None:
         """Count the request and its latencies."""
@@ -114,6 +116,8 @@ class EngineMetrics(RequestListener):
         """Keep the totals of the core that is gone."""
         self._read_totals()
         self._stats = None
+        for total in self._totals():
+            total.begin_again()
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as Prometheus samples."""
@@ -209,10 +213,7 @@ class EngineMetrics(RequestListener):
             "Draft tokens that were kept, by their place in the draft.",
             "position",
         )
-
-    def _count_accepted(self, num_accepted: int) -> None:
-        for place in range(num_accepted):
-            self._accepted_at.series(str(place)).value += 1
+        self._accepted_at_totals: list[_Total] = []
 
     def _read_totals(self) -> None:
         stats = self._stats
@@ -224,6 +225,18 @@ class EngineMetrics(RequestListener):
         self._drafts_total.take(stats.num_drafts)
         self._draft_tokens_total.take(stats.num_draft_tokens)
         self._accepted_total.take(stats.num_accepted_tokens)
+        totals = self._accepted_at_totals
+        for place in range(len(totals), len(stats.accepted_at)):
+            totals.append(_Total(self._accepted_at.series(str(place))))
+        for total, count in zip(totals, stats.accepted_at, strict=False):
+            total.take(count)
+
+    def _totals(self) -> tuple[_Total, ...]:
+        return (
+            *(self._queries_total, self._hits_total, self._preemptions_total),
+            *(self._drafts_total, self._draft_tokens_total, self._accepted_total),
+            *self._accepted_at_totals,
+        )
 
     def _read_state(self) -> None:
         # the last step cannot know of requests that were aborted after it

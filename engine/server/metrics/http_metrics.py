@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from prometheus_client.core import Metric
+from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +24,8 @@ METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"}
 )
 SERVER_ERROR = 500
+CLIENT_GONE = 499
+"""A client that had left before its answer began, as proxies count it."""
 
 
 class HTTPMetrics:
@@ -98,7 +101,7 @@ class HTTPMetricsMiddleware:
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        status, response_bytes = SERVER_ERROR, 0
+        status, response_bytes = 0, 0
 
         async def counted_send(message: Message) -> None:
             nonlocal status, response_bytes
@@ -109,11 +112,15 @@ class HTTPMetricsMiddleware:
 
         try:
             await self._app(scope, receive, counted_send)
+            status = status or CLIENT_GONE
+        except ClientDisconnect:
+            status = status or CLIENT_GONE
+            raise
         finally:
             self._metrics.observe(
                 route_template(scope, self._routes),
                 scope["method"],
-                status,
+                status or SERVER_ERROR,
                 time.perf_counter() - start,
                 _content_length(scope["headers"]),
                 response_bytes,

@@ -119,6 +119,12 @@ def _object_schema(name: str, function: Any) -> dict[str, Any]:
         return {"type": "object", "properties": {}, "additionalProperties": False}
     if not isinstance(parameters, Mapping):
         raise InputError(f"tool {name!r}: its parameters must be a JSON schema of an object")
+    kind = parameters.get("type", "object")
+    if kind != "object":
+        raise InputError(
+            f"tool {name!r}: its parameters are of type {kind!r}, and arguments are an object: "
+            "describe one"
+        )
     return {"type": "object"} | dict(parameters)
 
 

@@ -78,6 +78,8 @@ def test_models_are_merged_and_requests_go_where_their_model_is() -> None:
             assert owners == {"a": "s0", "both": "s0", "b": "s1"}
             assert [await it.source(model="b") for _ in range(3)] == ["s1"] * 3
             assert {await it.source(model="both") for _ in range(2)} == {"s0", "s1"}
+            asked = [await it.client.get(it.url + "/v1/models/b") for _ in range(3)]
+            assert [(await answer.json())["from"] for answer in asked] == ["s1"] * 3
             assert await it.source(model="unknown") in ("s0", "s1")  # it knows what to say
             await it.servers[1].kill()
             await it.check()

@@ -88,6 +88,16 @@ def test_keys_are_made_when_they_are_asked_for() -> None:
     assert len(asked.known_hashes) == 25
 
 
+@pytest.mark.parametrize("prompt", [[7] * 1000, "seven" * 1000])
+def test_no_more_keys_are_made_than_are_remembered(prompt: Any) -> None:
+    body = {"prompt": prompt}
+    whole, path = request(body), "/v1/completions"
+    few = PromptSettings(block_size=4, memory_blocks=3)
+    asked = RoutedHTTPRequest("r", "c", path, read_envelope(json.dumps(body).encode()), few)
+    assert asked.block_hashes == whole.block_hashes[:3]
+    assert asked.num_prompt_tokens == whole.num_prompt_tokens
+
+
 def test_sessions() -> None:
     body = {"user": "u", "prompt_cache_key": "k"}
     assert request(body, session="header").session_id == "header"

@@ -110,3 +110,21 @@ def test_an_address_in_use_is_told_in_one_line() -> None:
             await server.stop()
 
     asyncio.run(serve())
+
+
+def test_what_is_no_http_is_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def end(it: Running) -> None:
+        host, _, port = it.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"POST /v1/completions HTTP/1.1\r\nContent-Length: -5\r\n\r\n")
+        assert b" 400 " in await reader.read()
+        writer.close()
+        it.server.gate.set()
+        await it.asked
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    assert run(end) == 0
+    (told,) = (record for record in caplog.records if "Content-Length" in record.getMessage())
+    assert told.levelname == "WARNING"
+    assert told.exc_info is None
+    assert "\n" not in told.getMessage()

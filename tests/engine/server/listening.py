@@ -63,7 +63,7 @@ def recorded(logger_name: str) -> Iterator[list[logging.LogRecord]]:
 def step_stats(**changes: Any) -> StepStats:
     """A step; every number is 0 unless it is named."""
     fields: dict[str, Any] = dict.fromkeys(StepStats.__struct_fields__, 0)
-    return StepStats(**(fields | {"preempted": []} | changes))
+    return StepStats(**(fields | {"preempted": [], "accepted_at": []} | changes))
 
 
 def record(request_id: str = "a", **changes: Any) -> RequestRecord:

@@ -153,6 +153,14 @@ def test_bodies_that_are_no_request(server: RunningServer, body: bytes, reason: 
             assert status in (200, 400)
 
 
+@pytest.mark.parametrize("path", ["/v1/completions", "/tokenize", "/detokenize"])
+def test_a_body_that_is_no_object_blames_no_field(server: RunningServer, path: str) -> None:
+    for body in (b"null", b"[]", b"5"):
+        status, _, answer = server.request("POST", path, body)
+        error = check_error(status, json.loads(answer))
+        assert (error["message"], error["param"]) == ("the body must be a JSON object", None)
+
+
 @pytest.mark.parametrize(("fields", "param"), BAD_COMPLETIONS, ids=lambda value: str(value)[:40])
 def test_completions(server: RunningServer, fields: dict[str, Any], param: str | None) -> None:
     error = check_error(*server.post("/v1/completions", {"prompt": "a"} | fields))

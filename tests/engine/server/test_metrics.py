@@ -102,6 +102,16 @@ def test_totals_go_on_when_a_new_core_starts_from_zero(metrics: ServerMetrics) -
     assert text.value("vllm:prompt_tokens_cached_by_source_total", source="device") == 18
 
 
+def test_a_new_core_that_has_done_more_than_the_old_one_counts_in_full(
+    metrics: ServerMetrics,
+) -> None:
+    engine = metrics.engine
+    engine.on_step(step_stats(num_preemptions=10), None)
+    engine.on_core_dead("killed")
+    engine.on_step(step_stats(num_preemptions=25), None)
+    assert shown(metrics).value("vllm:num_preemptions_total") == 35
+
+
 def test_tokens_and_the_gaps_between_them(metrics: ServerMetrics) -> None:
     engine = metrics.engine
     engine.on_arrival("a", 30, PARAMS)
@@ -120,8 +130,19 @@ def test_tokens_and_the_gaps_between_them(metrics: ServerMetrics) -> None:
     assert text.value("vllm:time_to_first_token_seconds_sum") == 0.05
     assert text.value("vllm:inter_token_latency_seconds_count") == 2
     assert text.value("vllm:inter_token_latency_seconds_sum") == pytest.approx(0.05)
-    at = "vllm:spec_decode_num_accepted_tokens_per_pos_total"
-    assert [text.value(at, position=str(i)) for i in range(2)] == [2, 1]
+
+
+def test_drafts_that_were_kept_count_by_their_place_over_several_cores(
+    metrics: ServerMetrics,
+) -> None:
+    at, engine = "vllm:spec_decode_num_accepted_tokens_per_pos_total", metrics.engine
+    engine.on_step(step_stats(num_accepted_tokens=3, accepted_at=[2, 1]), None)
+    assert [shown(metrics).value(at, position=str(i)) for i in range(2)] == [2, 1]
+    engine.on_core_dead("killed")
+    engine.on_step(step_stats(num_accepted_tokens=9, accepted_at=[5, 3, 1]), None)
+    text = shown(metrics)
+    assert [text.value(at, position=str(i)) for i in range(3)] == [7, 4, 1]
+    assert text.value("vllm:spec_decode_num_accepted_tokens_total") == 12
 
 
 def test_answers_of_one_request_have_gaps_of_their_own(metrics: ServerMetrics) -> None:

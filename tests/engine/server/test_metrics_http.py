@@ -1,12 +1,17 @@
 """/metrics of an app, and what it says of the app's own requests."""
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from fastapi import FastAPI, Response
 from fastapi.testclient import TestClient
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from engine.server.metrics import install
+from engine.server.metrics.http_metrics import HTTPMetrics, HTTPMetricsMiddleware
 from engine.server.settings import ServerSettings
 from tests.engine.server.exposition import Exposition
 from tests.engine.server.listening import SilentLLM, make_state
@@ -71,6 +76,27 @@ def test_what_clients_write_becomes_no_label() -> None:
         (template, "other", "4xx"),
         ("/broken", "GET", "5xx"),
     }
+
+
+@pytest.mark.parametrize("error", [None, ClientDisconnect()])
+def test_a_client_that_leaves_before_its_answer_is_no_error_of_the_server(
+    error: Exception | None,
+) -> None:
+    metrics = HTTPMetrics()
+
+    async def leave(scope: Scope, receive: Receive, send: Send) -> None:
+        if error is not None:
+            raise error
+
+    async def silent(*_: Any) -> Any:
+        raise AssertionError("nothing is asked or said")
+
+    scope = {"type": "http", "path": "/v1/completions", "method": "POST", "headers": []}
+    with suppress(ClientDisconnect):
+        asyncio.run(HTTPMetricsMiddleware(leave, metrics, [])(scope, silent, silent))
+    (requests,) = (m for m in metrics.collect() if m.name == "http_requests")
+    counted = {s.labels["status"]: s.value for s in requests.samples if s.name.endswith("_total")}
+    assert counted == {"4xx": 1}
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/health", "/ready", "/load", "/version"])

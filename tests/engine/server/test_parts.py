@@ -214,6 +214,19 @@ def test_the_queue_is_what_has_no_place() -> None:
     assert state.has_room(0)
 
 
+def test_work_that_was_let_in_holds_its_place_before_the_engine_has_it() -> None:
+    state = ServerState(max_model_len=100, max_num_seqs=1, num_kv_blocks=10)
+    with state.entering():
+        assert (state.num_queued, state.has_room(1), state.has_room(0)) == (0, True, False)
+        with state.entering():
+            assert (state.num_queued, state.has_room(1)) == (1, False)
+            state.on_arrival("a", 10, SamplingParams(n=1))
+            assert (state.num_queued, state.has_room(1)) == (1, False)
+            state.on_finished(record("a"))
+        assert state.num_queued == 0
+    assert state.has_room(0)
+
+
 def test_a_server_is_idle_when_neither_side_has_work() -> None:
     async def body() -> None:
         state = ServerState(100, 2, 10)

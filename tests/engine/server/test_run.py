@@ -148,6 +148,21 @@ def test_a_full_queue_refuses() -> None:
         first.close()
 
 
+def test_a_burst_is_let_in_no_further_than_the_queue() -> None:
+    with serving({"max_queue": 3}, max_num_seqs=1, **SLOW) as server:
+        burst = [server.open("/v1/completions", LONG) for _ in range(20)]
+        server.wait_for(lambda: server.state.num_rejected == 16)
+        assert server.on_loop(_load(server)) == 4
+        for connection in burst:
+            connection.close()
+        server.wait_for(lambda: server.state.server_load == 0)
+        assert server.state.has_room(0)
+
+
+async def _load(server: RunningServer) -> int:
+    return server.state.server_load
+
+
 def test_an_address_in_use_is_told() -> None:
     taken = bind("127.0.0.1", 0)
     try:

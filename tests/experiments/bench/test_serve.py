@@ -228,6 +228,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path):
     [
         (["--duration", "5"], "--max-concurrency"),
         (["--duration", "-5"], "--duration"),
+        (["--duration", "inf", "--request-rate", "3"], "--duration inf"),
         (["--num-prompts", "0"], "--num-prompts"),
         (["--goodput", "ttfs:5"], "ttfs"),
         (["--goodput", "ttft:x"], "no number"),

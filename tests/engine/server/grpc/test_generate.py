@@ -70,6 +70,11 @@ def test_a_conversation_goes_through_the_chat_template() -> None:
 BAD_REQUESTS = {
     "no prompt": ({}, "INVALID_ARGUMENT", "prompt is missing"),
     "no message": ({"conversation": {}}, "INVALID_ARGUMENT", "no messages"),
+    "role": (
+        {"conversation": {"messages": [{"role": "robot", "content": "a"}]}},
+        "INVALID_ARGUMENT",
+        "role='robot'",
+    ),
     "empty ids": ({"token_ids": {}}, "INVALID_ARGUMENT", ""),
     "unknown token": ({"token_ids": {"ids": [70000]}}, "INVALID_ARGUMENT", "70000"),
     "too long": ({"text": "a" * 3000}, "INVALID_ARGUMENT", "2048"),

@@ -123,6 +123,11 @@ def test_a_named_function_without_arguments_is_still_called() -> None:
     [
         (TOOLS, "always", "none, auto, required"),
         (None, "required", "needs tools"),
+        (
+            [{"function": {"name": "f", "parameters": {"type": "string"}}}],
+            "required",
+            "of type 'string'",
+        ),
         ([], NAMED, "the request has no tools"),
         (TOOLS, {"function": {"name": "stocks"}}, "the tools are weather, colour, clock"),
         (TOOLS, {"type": "function"}, "None"),
