@@ -5,14 +5,14 @@ r"""The same workload on the engine and in the calibrated simulator, and how far
 
 Calibrates first, unless `validate.calibration=FILE` names a file. Measures the engine's capacity,
 then runs each load under each policy on the engine, and each in the simulator: once as the
-calibration says, once at the speed that a fixed step showed the machine to have around the run
-(against all runs), and again and again with the calibration's errors drawn, for the bands.
+calibration says, once at the speed that the engine's decode steps had in the run, and again and
+again with the calibration's errors drawn, for the bands.
 OUT/validation.json holds every number, OUT/report.html shows them. What has been run is kept: the
 same command goes on.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,8 @@ def validate(
     (folder / RESULT).unlink(missing_ok=True)
     file = _calibration(plan, folder, settings)
     measured = _measure(plan, folder, settings, file)
-    seen = [runs.watched(folder / "runs" / case.name) for case in measured]
     cases = [
-        _case(plan, folder, case, settings, file, capacity, {**watch, "slowdown": slowdown})
-        for (case, capacity), watch, slowdown in zip(
-            measured.items(), seen, runs.slowdowns(seen), strict=True
-        )
+        _case(plan, folder, case, settings, file, capacity) for case, capacity in measured.items()
     ]
     origin = provenance(revision=None, stopwatch=Stopwatch(), seed=plan.seed)
     result: dict[str, Any] = {
@@ -98,12 +94,12 @@ def _measure(plan: Plan, folder: Path, settings: ValidateSettings, file: Path) -
     """Every run on the engine, and the capacity that the loads are parts of."""
     from tqdm import tqdm
 
-    prober = runs.Prober(plan.calibration_config(), Calibration.load(file), file)
+    runs.check_same_engine(plan.calibration_config(), Calibration.load(file), file)
     capacity = _capacity(plan, folder)
     cases = list(plan.cases())
     for case in tqdm(cases, disable=None, desc="runs on the engine"):
         config = plan.on_engine(case, capacity)
-        runs.run_on_engine(folder / "runs" / case.name, config, prober, settings)
+        runs.run_on_engine(folder / "runs" / case.name, config, settings)
     return dict.fromkeys(cases, capacity)
 
 
@@ -123,16 +119,16 @@ def _case(
     settings: ValidateSettings,
     file: Path,
     capacity: float,
-    seen: Mapping[str, Any],
 ) -> dict[str, Any]:
     """One run, simulated and compared."""
     from experiments.assemble import Assembly
 
     place = folder / "runs" / case.name
-    engine, slowdown = runs.World(place / runs.ENGINE), float(seen["slowdown"])
+    engine, seen = runs.World(place / runs.ENGINE), runs.watched(place)
     blocks = int(engine.summary["num_kv_blocks"])
     config = plan.simulated(case, capacity, blocks, file)
     simulated = runs.simulate(place, runs.SIMULATOR, config)
+    slowdown = runs.pace(engine.steps(), simulated.steps())
     at_its_speed = plan.simulated(case, capacity, blocks, file, slowdown)
     corrected = runs.simulate(place, runs.CORRECTED, at_its_speed)
     assembly = Assembly.from_config(config)

@@ -3,7 +3,8 @@
     python benchmarks/serving/streaming.py [PART …]      (latency, paced, throughput, many)
 
 The engine is simulated with steps of no time, so everything measured is server, loopback and
-client. `latency`: one stream at a time, and 256. `paced`: 256 streams of an engine with steps of
+client. `latency`: one stream at a time (of one token, and of 64, which the
+engine has ready at once), and 256. `paced`: 256 streams of an engine with steps of
 50 ms: what the server adds to each where it is not the limit. `throughput`: tokens a second with
 256 streams. `many`: 2,000 open streams, three times over: none lost, each complete and in order,
 and the server's memory before, meanwhile and after.
@@ -47,10 +48,10 @@ def latency() -> dict[str, Any]:
     """One stream at a time, and 256 at a time."""
     found = {}
     with ServerProcess(*simulated("--max-num-seqs", str(STREAMS))) as server:
-        for streams, requests, tokens in ((1, 200, 64), (STREAMS, 2 * STREAMS, 128)):
+        for streams, requests, tokens in ((1, 200, 1), (1, 200, 64), (STREAMS, 2 * STREAMS, 128)):
             words = ("--random-input-len", 32, "--random-output-len", tokens)
             load = ("--num-prompts", requests, "--max-concurrency", streams, "--num-warmups", 20)
-            found[f"{streams}_streams"] = seen(bench(server.url, *words, *load))
+            found[f"{streams}_streams_of_{tokens}_tokens"] = seen(bench(server.url, *words, *load))
     return found
 
 

@@ -68,9 +68,9 @@ _ABOUT_ERRORS = (
     " simulator knows the calibration and the workload, and nothing of the run."
 )
 _ABOUT_SPEED = (
-    "A fixed step was timed right before and after each run. Here the simulator's steps are longer"
-    " or shorter by what that step was against the middle of all runs: what the machine's moods"
-    " explain. Nothing else of the run is used."
+    "All of the simulator's steps are here longer or shorter by one number a run: the median of the"
+    " engine's decode steps over that of the simulator's with as many rows. What the machine's"
+    " moods explain is taken out; it is a diagnosis, and no prediction."
 )
 _ABOUT_RANKING = (
     "Policies from best to worst. Pairs: how many pairs of policies that differ by more than 3 %"
@@ -129,7 +129,7 @@ def machine_table(cases: Sequence[Mapping[str, Any]]) -> Any:
          case["tries"]]
         for case in cases
     ]  # fmt: skip
-    columns = ("run", "fixed step against the middle run", "CPUs used by others", "tries")
+    columns = ("run", "decode steps against the calibration", "CPUs used by others", "tries")
     return Table("The machine", columns, rows)
 
 

@@ -1,13 +1,11 @@
 """Runs the cases of a validation: on the engine once, watched; in the simulator as often as asked.
 
-Knows folders and what is measured beside a run: who else used the machine, and how long one fixed
-step took before and after it. What is there already is kept.
+Knows folders and what is seen beside a run: who else used the machine, and how fast the machine
+was. What is there already is kept.
 """
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -24,7 +22,6 @@ from workbench.errors import ConfigError
 
 WATCH = "watch.json"
 ENGINE, SIMULATOR, CORRECTED = "engine", "simulator", "simulator_at_its_speed"
-PROBES = 12  # steps of a probe
 PATIENCE_S = 20.0  # of waiting for a quiet machine before a run
 SAME = ("device", "device_name", "dtype", "torch_threads")
 
@@ -50,49 +47,25 @@ class World:
         return read_steps_frame(self.folder / STEPS)
 
 
-class Prober:
-    """Times one fixed step, to see how fast the machine is now.
-
-    Only ratios of its answers mean anything: the step is one of many that were calibrated.
-
-    Args:
-        config: Of the calibrated engine.
-        calibration: What the step took when it was calibrated.
+def check_same_engine(config: DictConfig, calibration: Calibration, file: Path) -> None:
+    """Refuse a calibration of an engine that is not the one to be run.
 
     Raises:
-        ConfigError: The calibration is of another device, number format or number of threads.
+        ConfigError: It is of another device, number format or number of threads.
     """
+    from experiments.assemble import part
 
-    def __init__(self, config: DictConfig, calibration: Calibration, file: Path) -> None:
-        from engine.benchmarks.step_table import Limits, Point, synthetic_steps
-        from experiments.assemble import part
-
-        assembly = part(config, "backend").assemble(config)
-        engine = assembly.facts["engine"]
-        for name in SAME:
-            ours, theirs = engine[name], calibration.facts.get(name, engine[name])
-            if ours != theirs:
-                raise ConfigError(
-                    f"calibration {file} was measured with {name}={theirs}, and this engine has"
-                    f" {ours}: calibrate again, or run as it was (OMP_NUM_THREADS, backend.…)"
-                )
-        limits = Limits.of(assembly.parts)
-        self._parts = assembly.parts
-        self._point = Point(max(limits.num_rows // 2, 1), limits.length // 5)
-        self._steps = synthetic_steps(self._parts)
-        self._calibration = calibration
-
-    def slowdown(self) -> float:
-        """Seconds of the step now over what the calibration says."""
-        from engine.benchmarks.step_table import measure
-
-        step = measure(self._parts, self._steps, self._point, PROBES)
-        return step.seconds / self._calibration.device(step.shape)
+    engine = part(config, "backend").assemble(config).facts["engine"]
+    for name in SAME:
+        ours, theirs = engine[name], calibration.facts.get(name, engine[name])
+        if ours != theirs:
+            raise ConfigError(
+                f"calibration {file} was measured with {name}={theirs}, and this engine has"
+                f" {ours}: calibrate again, or run as it was (OMP_NUM_THREADS, backend.…)"
+            )
 
 
-def run_on_engine(
-    folder: Path, config: DictConfig, prober: Prober, settings: ValidateSettings
-) -> World:
+def run_on_engine(folder: Path, config: DictConfig, settings: ValidateSettings) -> World:
     """Run a case on the engine, and again while others disturb it; what is there is kept."""
     target = folder / ENGINE
     plain: Any = OmegaConf.to_container(config, resolve=True)
@@ -103,10 +76,9 @@ def run_on_engine(
         place = folder / f"try_{number}"
         place.mkdir(parents=True, exist_ok=True)
         wait_for_quiet(settings.disturbed, PATIENCE_S)
-        before, watch = prober.slowdown(), MachineWatch()
+        watch = MachineWatch()
         run_into(RunFolder(place), config, stopwatch=Stopwatch())
-        others = watch.others()
-        tries.append({"before": before, "after": prober.slowdown(), "others": others or 0.0})
+        tries.append({"others": watch.others() or 0.0})
         if tries[-1]["others"] <= settings.disturbed:
             break
     best = min(range(len(tries)), key=lambda i: tries[i]["others"])
@@ -131,10 +103,21 @@ def watched(folder: Path) -> dict[str, Any]:
     return seen
 
 
-def slowdowns(seen: Sequence[Mapping[str, Any]]) -> list[float]:
-    """How much slower the machine was around each run than around the middle one of them."""
-    around = [float((one["before"] * one["after"]) ** 0.5) for one in seen]
-    return [value / median(around) for value in around]
+def pace(engine: pd.DataFrame, simulated: pd.DataFrame) -> float:
+    """How many times as long as the simulator's the engine's steps took.
+
+    The median over the engine's steps that only decode, each against the median of the simulated
+    ones with as many rows; 1 where no number of rows occurs in both. Prompts and queues have no
+    part in it, so what is left of an error at this pace is not the machine's.
+    """
+
+    def decodes(steps: pd.DataFrame) -> pd.DataFrame:
+        return steps[(steps["prefill_tokens"] == 0) & (steps["decode_tokens"] > 0)]
+
+    own = decodes(engine)
+    typical = decodes(simulated).groupby("decode_tokens")["duration_s"].median()
+    ratios = (own["duration_s"] / own["decode_tokens"].map(typical)).dropna()
+    return float(ratios.median()) if len(ratios) else 1.0
 
 
 def simulate(folder: Path, name: str, config: DictConfig) -> World:

@@ -9,7 +9,7 @@ import pytest
 
 from engine.server.metrics import ServerMetrics
 from tests.engine.server.exposition import Exposition
-from tests.engine.server.listening import INFO, make_state
+from tests.engine.server.listening import INFO, make_state, step_stats
 from workbench.sampling_params import SamplingParams
 
 DASHBOARD = Path(__file__).resolve().parents[3] / "docs/serving/grafana/workbench.json"
@@ -31,6 +31,7 @@ def labels() -> dict[str, set[str]]:
     metrics.engine.on_tokens("a", 1, 1.0, True)
     metrics.engine.on_arrival("a", 3, SamplingParams())
     metrics.engine.on_tokens("a", 2, 1.0, True)
+    metrics.engine.on_step(step_stats(num_accepted_tokens=1, accepted_at=[1]), None)
     told = Exposition(metrics.render().decode()).labels()
     return {name: set().union(*each) | {"instance"} for name, each in told.items()}
 
