@@ -5,7 +5,7 @@ Knows their number and their types; what a prompt holds, the input processor kno
 
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -29,8 +29,8 @@ def split_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
             "dict with 'prompt' or 'prompt_token_ids', or a list of these"
         )
     if len(prompts) and all(isinstance(item, Integral) for item in prompts):
-        return [prompts]  # type: ignore[list-item]
-    return list(prompts)  # type: ignore[arg-type]
+        return [cast(Prompt, prompts)]
+    return cast(list[Prompt], list(prompts))
 
 
 def one_for_each(name: str, value: Any, kind: type, count: int, default: Callable[[], Any]) -> Any:

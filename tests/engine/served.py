@@ -118,7 +118,7 @@ class ScriptedModel:
         assert step is not None
         for request_id in step.finished_req_ids:
             for table in (self._requests, self._computed, self._outputs):
-                table.pop(request_id, None)  # type: ignore[attr-defined]
+                table.pop(request_id, None)
         for new in step.scheduled_new_reqs:
             self._requests[new.request_id] = new
             self._computed[new.request_id] = new.num_computed_tokens

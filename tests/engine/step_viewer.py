@@ -31,7 +31,7 @@ class Viewer:
     def see(self, detail: StepDetail) -> None:
         """Take in the next detail."""
         if detail.is_first:
-            self.__init__()  # type: ignore[misc]
+            self.__init__()
         self.facts |= {facts.key: facts for facts in detail.requests}
         self._see_requests(detail)
         self._see_rows(detail)

@@ -29,12 +29,12 @@ def test_what_cannot_be_served_is_refused_before_it_is_handed_in() -> None:
             (llm.prepare("r", [1] * 50, ask()), "a prompt of 50 tokens exceeds the whole KV cache"),
             (llm.prepare("r", [], ask()), "the prompt is empty"),
             (llm.prepare("r", [1, 300], ask()), "the token id 300"),
-            (llm.prepare("r", "a", ask(), priority="x"), "priority='x'"),  # type: ignore[arg-type]
-            (llm.prepare("r", "a", ask(), client_id=7), "client_id=7"),  # type: ignore[arg-type]
+            (llm.prepare("r", "a", ask(), priority="x"), "priority='x'"),
+            (llm.prepare("r", "a", ask(), client_id=7), "client_id=7"),
             (llm.prepare("r", "a", ask(), session_id="\ud800"), "cannot be sent to the engine"),
             (llm.prepare("r", "a", ask(top_k=2**70)), "cannot be sent to the engine"),
             (llm.prepare("r", "a", ask(n=5000)), "n=5000 exceeds"),
-            (llm.prepare("r", "a", {}), "must be a SamplingParams"),  # type: ignore[arg-type]
+            (llm.prepare("r", "a", {}), "must be a SamplingParams"),
         ]
         for prepare, message in bad:
             with pytest.raises(InputError, match=message):
@@ -67,7 +67,7 @@ def test_without_a_tokenizer_there_are_token_ids() -> None:
         assert joined(outputs) == ("", [5, 6, 5, 6])
         for text in (llm.tokenize("x"), llm.detokenize([1]), llm.render_chat([])):
             with pytest.raises(InputError, match="has no tokenizer"):
-                await text  # type: ignore[misc]
+                await text
 
     run(body, text=ModelText())
 
@@ -86,7 +86,7 @@ def test_the_front_may_be_asked_for_a_default() -> None:
 
 def test_numbers_of_numpy_are_numbers() -> None:
     async def body(llm: AsyncLLM) -> None:
-        params = ask(np.int64(4), seed=np.int32(7))  # type: ignore[arg-type]
+        params = ask(np.int64(4), seed=np.int32(7))
         prompt = [np.int64(5), np.int32(6)]
         outputs = await collect(llm.generate(prompt, params, "r", priority=np.int64(1)))
         assert joined(outputs)[1] == [5, 6, 5, 6]

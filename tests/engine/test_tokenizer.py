@@ -55,7 +55,7 @@ def test_content_in_parts_becomes_text() -> None:
         with pytest.raises(InputError, match=f"a part {re.escape(named)} in a message's content"):
             flatten_content([{"role": "user", "content": [part]}])
     with pytest.raises(InputError, match="messages='hi' must be a list of dicts"):
-        flatten_content("hi")  # type: ignore[arg-type]
+        flatten_content("hi")
 
 
 def test_a_conversation_becomes_a_prompt(tokenizer: Any) -> None:

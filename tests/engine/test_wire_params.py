@@ -44,7 +44,7 @@ FIELDS = st.fixed_dictionaries(
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(fields=FIELDS)
 def test_parameters_come_back_as_they_were(fields: dict[str, object]) -> None:
-    params = SamplingParams(**fields)  # type: ignore[arg-type]
+    params = SamplingParams(**fields)
     data = msgspec.msgpack.encode(params_to_wire(params))
     back = params_from_wire(msgspec.msgpack.decode(data))
     assert back == params

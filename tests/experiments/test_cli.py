@@ -34,7 +34,7 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     try:
         status = main([command, "--help"])
     except SystemExit as end:  # argparse ends the program
-        status = end.code  # type: ignore[assignment]
+        status = end.code
     assert status == 0
     assert len(capsys.readouterr().out.splitlines()) > 3
 

@@ -150,11 +150,11 @@ def record(world: World, seed: int) -> bytes:
     kind = EngineCore if world.depth == 1 else PipelinedEngineCore
     core = RecordedCore(kind(scheduler, model, clock, *extra), RecordingWriter(settings))
     requests = list(_requests(world, random, settings.cache))
-    _drive(core, world, requests)
+    drive(core, world, requests)
     return core.close()
 
 
-def _drive(core: RecordedCore, world: World, requests: list[Request]) -> None:
+def drive(core: RecordedCore, world: World, requests: list[Request]) -> None:
     """Let requests come and be aborted between the steps, until nothing is left."""
     last_arrival = max(item["arrival_step"] for item in world.requests)
     for number in range(MAX_STEPS):

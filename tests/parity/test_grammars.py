@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from engine.core_recorder import RecordedCore
 from simulator.replay import Replay
-from tests.parity.script_worlds import UnevenClock, policies_of, settings_of
-from tests.workbench.random_world import MAX_STEPS, World, make_scheduler, worlds
+from tests.parity.script_worlds import UnevenClock, drive, policies_of, settings_of
+from tests.workbench.random_world import World, make_scheduler, worlds
 from tests.workbench.scripted_grammar import VOCABULARY, ObedientModel, ScriptedGrammar
 from workbench.engine_core import EngineCore, PipelinedEngineCore
 from workbench.recording import RecordingWriter, read_recording
@@ -39,23 +39,8 @@ def record(world: World, seed: int) -> tuple[bytes, list[Request]]:
         kind(scheduler, model, UnevenClock(random), *extra), RecordingWriter(settings_of(world))
     )
     requests = [_request(world, ordinal, random) for ordinal in range(len(world.requests))]
-    last_arrival = max(item["arrival_step"] for item in world.requests)
-    for number in range(MAX_STEPS):
-        for item, request in zip(world.requests, requests, strict=True):
-            if item["arrival_step"] == number:
-                request.arrival_time = core.clock()
-                core.add_request(request)
-        if aborted := [str(ordinal) for at, ordinal in world.aborts if at == number]:
-            core.abort_requests(aborted)
-        if core.has_work:
-            step = core.step()
-            try:
-                step.send(next(step))
-            except StopIteration:
-                continue
-        elif number > last_arrival:
-            return core.close(), requests
-    raise AssertionError(f"no end after {MAX_STEPS} steps")
+    drive(core, world, requests)
+    return core.close(), requests
 
 
 def _request(world: World, ordinal: int, random: Random) -> Request:

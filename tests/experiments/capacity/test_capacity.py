@@ -179,7 +179,7 @@ def test_a_killed_search_goes_on_behind_its_last_simulation(
         ran.append(scale)
         if len(ran) == 4:
             raise KeyboardInterrupt
-        return run(assembly, load, scale, warmup)  # type: ignore[arg-type]
+        return run(assembly, load, scale, warmup)
 
     monkeypatch.setattr(job, "run_probe", killed_at_the_fourth)
     assert command(tmp_path, "slo.ttft_p99=0.5") == 130
@@ -207,7 +207,7 @@ def test_other_limits_use_the_simulations_that_are_there(
 
     def counted(assembly: object, load: object, scale: float, warmup: float) -> object:
         ran.append(scale)
-        return run(assembly, load, scale, warmup)  # type: ignore[arg-type]
+        return run(assembly, load, scale, warmup)
 
     monkeypatch.setattr(job, "run_probe", counted)
     assert command(tmp_path, "slo.ttft_p99=0.5") == 0

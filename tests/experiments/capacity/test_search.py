@@ -138,4 +138,4 @@ def test_what_cannot_be_searched_is_refused(wrong: dict[str, float]) -> None:
     settings = good | wrong
     start = settings.pop("start")
     with pytest.raises(ConfigError):
-        find_capacity(lambda rate: True, start, **settings)  # type: ignore[arg-type]
+        find_capacity(lambda rate: True, start, **settings)

@@ -235,10 +235,10 @@ def test_the_balancer_counts_what_it_sent() -> None:
     views = [View(), View()]
     balancer = DataParallelBalancer()
     views[0].num_running = 5
-    chosen = [balancer.choose(None, views, now) for now in (0.0, 0.01, 0.02, 0.03)]  # type: ignore[arg-type]
+    chosen = [balancer.choose(None, views, now) for now in (0.0, 0.01, 0.02, 0.03)]
     assert chosen == [1, 1, 0, 1]
     views[0].num_running, views[1].num_running = 0, 5
-    assert balancer.choose(None, views, 0.2) == 0  # type: ignore[arg-type]
+    assert balancer.choose(None, views, 0.2) == 0
 
 
 def test_a_word_that_is_no_setting() -> None:

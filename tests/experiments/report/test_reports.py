@@ -114,7 +114,7 @@ def test_bad_input_is_told_in_one_line(
     make: object, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "folder"
-    make(folder)  # type: ignore[operator]
+    make(folder)
     status = main([str(folder)])
     error = capsys.readouterr().err
     if message == "nothing":  # a summary without a marker is shown as any other file

@@ -64,7 +64,7 @@ def run(body: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def bounded() -> None:
         async with asyncio.timeout(20):
             llm = FakeLLM()
-            await body(ViewFeed(llm, {"title": "x"}, lambda: False), llm)  # type: ignore[arg-type]
+            await body(ViewFeed(llm, {"title": "x"}, lambda: False), llm)
 
     asyncio.run(bounded())
 
@@ -132,7 +132,7 @@ def test_a_new_core_is_greeted_anew_and_a_dead_one_is_told(monkeypatch):
 def test_nothing_is_kept_while_nobody_watches(monkeypatch):
     async def body(feed: ViewFeed, llm: FakeLLM) -> None:
         feed.on_step(stats(0), None)
-        feed.on_arrival("a", 3, None)  # type: ignore[arg-type]
+        feed.on_arrival("a", 3, None)
         feed.on_tokens("a", 1, 2.0, True)
         assert not feed._steps
         assert feed._latencies.take() == {"ttft": [], "itl": None, "ended": []}
