@@ -85,10 +85,6 @@ class Backend:
         """It asked to be left alone until a time on the router's clock."""
         self._paused_until = max(self._paused_until, until)
 
-    def paused_until(self) -> float:
-        """When it may be asked again."""
-        return self._paused_until
-
     def went_down(self) -> None:
         """Forget what a server that stopped no longer holds."""
         self.memory.clear()

@@ -104,7 +104,3 @@ class Prices:
             return 0.0
         place = min(bisect_right(self.token_nodes, tokens), len(self.token_slopes)) - 1
         return self._at_nodes[place] + self.token_slopes[place] * (tokens - self.token_nodes[place])
-
-    def of_all(self, shapes: Sequence[StepShape]) -> Array:
-        """Seconds of each of many steps."""
-        return np.array([self(shape) for shape in shapes], dtype=np.float64)
