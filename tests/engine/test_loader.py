@@ -189,12 +189,15 @@ def test_peak_memory_is_about_one_copy(tmp_path: Path) -> None:
     write_shards(tmp_path, load_model(config, None, "dummy", adapts_to_cpu=False), count=10)
     done = subprocess.run(
         [sys.executable, "-c", MEASURE_PEAK, str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        # weights this small would come from a heap, which keeps holes of what was freed: those of
+        # real models are mapped and unmapped one by one, and so are these
+        env=os.environ
+        | {"PYTHONPATH": str(Path(__file__).parents[2]), "MALLOC_MMAP_THRESHOLD_": str(1 << 16)},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert 0.9 < float(done.stdout) < 1.3
+    assert 0.9 < float(done.stdout) < 1.2
 
 
 def test_a_large_file_is_mapped_piece_by_piece(
