@@ -16,6 +16,7 @@ MEANING = {
     "step": "every step",
     "decodes": "a row that decodes",
     "decode_context": "a key that decodes read",
+    "decode_padding": "a key by which a decode is shorter than the longest",
     "chunks": "a prompt chunk",
     "chunk_pairs": "a query and a key of a chunk",
     "chunk_context": "a key that chunks read",

@@ -47,13 +47,9 @@ class LongestDecode:
         if rows is self._rows:
             self.num_keys += 1
             return self.num_keys
-        num_tokens_of = rows.num_tokens_of
-        self.num_keys = max(
-            (r.num_computed_tokens for r in rows.requests if num_tokens_of.get(r, 1) == 1),
-            default=0,
-        )
+        self.num_keys = rows.longest_decode()
         # rows that are all decodes are shared by the steps that follow; others are of this step
-        self._rows = None if num_tokens_of else rows
+        self._rows = None if rows.num_tokens_of else rows
         return self.num_keys
 
 

@@ -87,6 +87,12 @@ class BatchRows:
             self._output_lists = [r.output_token_ids for r in self.requests]
         return self._output_lists
 
+    def longest_decode(self) -> int:
+        """KV tokens that the longest row of one token reads in a step that has been scheduled."""
+        tokens = self.num_tokens_of
+        decodes = (r.num_computed_tokens for r in self.requests if tokens.get(r, 1) == 1)
+        return max(decodes, default=0)
+
 
 NO_ROWS = BatchRows([], {})
 

@@ -73,18 +73,19 @@ STEP_COLUMNS = (
     "prefills",
     "num_samples",
     "num_swap_blocks",
+    "longest_decode",
     "seconds",
     "host_s",
     "source",
 )
-OPTIONAL_COLUMNS = {"num_swap_blocks": "0", "host_s": "0", "source": ""}
+OPTIONAL_COLUMNS = {"num_swap_blocks": "0", "longest_decode": "0", "host_s": "0", "source": ""}
 
 
 def step_row(step: MeasuredStep) -> list[str]:
     """The fields of `STEP_COLUMNS`; prompt chunks are written as "query@context query@context"."""
     shape = step.shape
     chunks = " ".join(f"{query}@{context}" for query, context in shape.prefills)
-    counts = (shape.num_samples, shape.num_swap_blocks)
+    counts = (shape.num_samples, shape.num_swap_blocks, shape.longest_decode)
     times = (f"{step.seconds:.9g}", f"{step.host_s:.9g}")
     head = (str(shape.num_decodes), str(shape.decode_context), chunks)
     return [*head, *map(str, counts), *times, step.source]
@@ -137,5 +138,6 @@ def _step(row: dict[str, str]) -> MeasuredStep:
         [(int(query), int(context)) for query, context in chunks],
         int(row["num_samples"]),
         int(row["num_swap_blocks"]),
+        int(row["longest_decode"]),
     )
     return MeasuredStep(shape, float(row["seconds"]), float(row["host_s"]), row["source"])

@@ -8,16 +8,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-# Padded pages of keys that cost about as much as one more bucket.
-PAGES_PER_CALL = 64
 
-
-def by_width(widths: np.ndarray, max_pages: int) -> Iterator[np.ndarray]:
+def by_width(widths: np.ndarray, max_pages: int, spare_pages: int) -> Iterator[np.ndarray]:
     """Split rows by their number of pages.
 
     Args:
         widths: [R] pages that each row reads.
         max_pages: Most pages of a bucket, padding included; a single row may have more.
+        spare_pages: Most pages of padding: so many cost about as much as one more bucket.
 
     Yields:
         Row numbers of a bucket, in ascending order.
@@ -31,20 +29,20 @@ def by_width(widths: np.ndarray, max_pages: int) -> Iterator[np.ndarray]:
         num_rows = np.arange(1, len(order) - start + 1)
         padding = widest * num_rows - (ends[start:] - ends[start] + widest)
         # Padding grows with every row, so the rows that fit are the first ones.
-        size = int(np.searchsorted(padding, PAGES_PER_CALL, side="right"))
+        size = int(np.searchsorted(padding, spare_pages, side="right"))
         size = max(1, min(size, max_pages // max(widest, 1)))
         yield np.sort(order[start : start + size])
         start += size
 
 
 def by_query_len(
-    query_lens: np.ndarray, widths: np.ndarray, max_pages: int
+    query_lens: np.ndarray, widths: np.ndarray, max_pages: int, spare_pages: int
 ) -> Iterator[np.ndarray]:
     """Split rows of several query tokens: within a factor of two of each other, then by pages.
 
     Args:
         query_lens: [R] query tokens, at least 1.
-        widths, max_pages: As in `by_width`.
+        widths, max_pages, spare_pages: As in `by_width`.
 
     Yields:
         Row numbers of a bucket, in ascending order.
@@ -52,5 +50,5 @@ def by_query_len(
     powers = np.ceil(np.log2(query_lens)).astype(np.int64)
     for power in np.unique(powers):
         rows = np.flatnonzero(powers == power)
-        for bucket in by_width(widths[rows], max_pages):
+        for bucket in by_width(widths[rows], max_pages, spare_pages):
             yield rows[bucket]

@@ -19,8 +19,10 @@ from engine.attention.buckets import by_query_len, by_width
 from engine.attention.value_bags import ValueBags
 from workbench.errors import ConfigError
 
-# Keys of a bucket; about what the caches of a core hold beside the values.
-WORKSPACE_BYTES = 2 << 20
+# Keys of a bucket, and those of them that may be padding: gathering so many in vain takes about as
+# long as the calls of one more bucket.
+WORKSPACE_BYTES = 4 << 20
+SPARE_BYTES = 1 << 20
 
 
 class TorchBackend(AttentionBackend):
@@ -49,6 +51,7 @@ class TorchBackend(AttentionBackend):
         self.num_kv_heads, self.page_size = cache.shape[2], block_size * cache.shape[4]
         page_bytes = self.num_kv_heads * self.page_size * cache.dtype.itemsize
         self.max_pages = max(1, WORKSPACE_BYTES // page_bytes)
+        self.spare_pages = max(1, SPARE_BYTES // page_bytes)
         self._workspaces = [cache.new_empty(0), cache.new_empty(0)]
         for cache in self.kv_caches:
             cache[:, 0].zero_()  # padding reads the null block, and 0 times NaN would be NaN
@@ -232,12 +235,13 @@ class _Planner:
 
     def buckets(self) -> list[Bucket]:
         """All rows of the batch, each in one bucket."""
-        batch, max_pages = self._batch, self._backend.max_pages
+        batch, backend = self._batch, self._backend
+        limits = (backend.max_pages, backend.spare_pages)
         num_decodes = batch.num_decode_rows
-        buckets = [self._bucket(r) for r in by_width(self._widths[:num_decodes], max_pages)]
+        buckets = [self._bucket(r) for r in by_width(self._widths[:num_decodes], *limits)]
         if num_decodes < batch.num_rows:
             lens, widths = batch.query_lens_cpu[num_decodes:], self._widths[num_decodes:]
-            longer = by_query_len(lens, widths, max_pages)
+            longer = by_query_len(lens, widths, *limits)
             buckets += [self._bucket(rows + num_decodes) for rows in longer]
         return buckets
 

@@ -39,7 +39,7 @@ class _Timed:
         self, timer: "StepTimer", pending: Pending, output: SchedulerOutput, started: float
     ) -> None:
         self._timer, self._pending = timer, pending
-        self._output, self._shape = output, _copy(output.shape)
+        self._output, self._shape = output, _copy(output)
         self._started = started
 
     def result(self) -> ModelRunnerOutput:
@@ -109,11 +109,13 @@ def serve(
     return result, timer.steps
 
 
-def _copy(shape: StepShape) -> StepShape:
+def _copy(output: SchedulerOutput) -> StepShape:
+    shape = output.shape
     return StepShape(
         shape.num_decodes,
         shape.decode_context,
         list(shape.prefills),
         shape.num_samples,
         shape.num_swap_blocks,
+        output.rows.longest_decode(),
     )

@@ -26,7 +26,9 @@ REPEATS = 5
 ROOM = 4 * REPEATS + 8
 FEWEST_TOKENS = 2 * ROOM
 CHUNK_CONTEXTS = (0.0, 0.25, 0.7)
+SPREAD = 0.8
 DECODE_CONTEXTS = (0.0, 0.06, 0.2, 0.35, 0.5)  # the longest is 1.8 times the mean
+EVEN_CONTEXTS = (0.2, 0.5)  # all equal
 MIXED_CONTEXTS = (0.08, 0.4)
 MIXED_CHUNKS = (0.12, 0.4, 0.9)
 MIXED_BATCHES = (0.15, 0.5, 0.9)
@@ -38,13 +40,14 @@ class Point:
     """A step to be timed: decodes, and prompt chunks of equal length and context.
 
     Decodes of a server have contexts of all lengths, and a device takes longer for them than for
-    equal ones. So their contexts are spread evenly between a fifth and nine fifths of the mean.
+    equal ones. So their contexts are spread evenly about the mean.
 
     Attributes:
         num_decodes: Rows that decode.
         context: Tokens before the new one, mean of them.
         query_len, chunk_context: Tokens of each chunk, and tokens before it.
         num_chunks: Chunks.
+        spread: How far the shortest and the longest context lie from the mean, as a part of it.
     """
 
     num_decodes: int
@@ -52,13 +55,14 @@ class Point:
     query_len: int = 0
     chunk_context: int = 0
     num_chunks: int = 0
+    spread: float = SPREAD
 
     def contexts(self) -> list[int]:
         """Tokens before the new one, of each row that decodes."""
         if self.num_decodes < 2:
             return [self.context] * self.num_decodes
-        steps = self.num_decodes - 1
-        return [int(self.context * (0.2 + 1.6 * i / steps)) for i in range(self.num_decodes)]
+        places = [2 * i / (self.num_decodes - 1) - 1 for i in range(self.num_decodes)]
+        return [round(self.context * (1 + self.spread * place)) for place in places]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +102,15 @@ def grid(limits: Limits, is_dry_run: bool = False) -> list[Point]:
     if is_dry_run:
         return [Point(2, 16), Point(0, 0, 24, 16, 1), Point(2, 16, 24, 0, 1)]
     rows, length = limits.num_rows, limits.length
+    batches = sizes(1, min(rows, limits.num_tokens))
     points = [
-        Point(batch, max(int(share * length), 8))
-        for share in DECODE_CONTEXTS
-        for batch in sizes(1, min(rows, limits.num_tokens))
+        Point(batch, max(int(share * length), 8)) for share in DECODE_CONTEXTS for batch in batches
+    ]
+    points += [
+        Point(batch, max(int(share * length), 8), spread=0.0)
+        for share in EVEN_CONTEXTS
+        for batch in batches
+        if batch > 1
     ]
     for share in CHUNK_CONTEXTS:
         context = int(share * length)
@@ -159,11 +168,13 @@ def measure(
 
 def _shape(point: Point, num_grown: int) -> StepShape:
     """The point as a cost model sees it, its decodes grown by some tokens when it is timed."""
+    contexts = [context + 1 + num_grown for context in point.contexts()]
     return StepShape(
         point.num_decodes,
-        sum(point.contexts()) + point.num_decodes * (1 + num_grown),
+        sum(contexts),
         [(point.query_len, point.chunk_context)] * point.num_chunks,
         point.num_decodes + point.num_chunks,
+        longest_decode=max(contexts, default=0),
     )
 
 

@@ -210,7 +210,7 @@ def _folds(steps: Sequence[MeasuredStep]) -> NDArray[np.int64]:
 
 
 def _key(shape: StepShape) -> tuple[Any, ...]:
-    rest = (shape.num_samples, shape.num_swap_blocks)
+    rest = (shape.num_samples, shape.num_swap_blocks, shape.longest_decode)
     return (shape.num_decodes, shape.decode_context, tuple(shape.prefills), *rest)
 
 

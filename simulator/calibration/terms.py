@@ -22,6 +22,7 @@ COUNTS = (
     "step",  # 1
     "decodes",  # rows of one token
     "decode_context",  # keys that they read
+    "decode_padding",  # keys that they would read besides if each were as long as the longest
     "chunks",  # rows of several tokens
     "chunk_pairs",  # pairs of a query and a key in them
     "chunk_context",  # keys that they read
@@ -36,10 +37,12 @@ def counts(shape: StepShape) -> tuple[float, ...]:
     for query, context in shape.prefills:
         pairs += query * (context + 0.5 * (query + 1))
         keys += query + context
+    padding = max(shape.num_decodes * shape.longest_decode - shape.decode_context, 0)
     return (
         1.0,
         float(shape.num_decodes),
         float(shape.decode_context),
+        float(padding),
         float(len(shape.prefills)),
         pairs,
         float(keys),

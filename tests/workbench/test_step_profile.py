@@ -9,14 +9,18 @@ from workbench.step_profile import MeasuredStep, StepShape, read_steps, write_st
 
 STEPS = [
     MeasuredStep(StepShape(3, 120, [(64, 0), (17, 128)], 4), 0.0125, 0.0004, "run/0"),
-    MeasuredStep(StepShape(1, 9, [], 1, num_swap_blocks=2), 0.003, source="grid"),
+    MeasuredStep(StepShape(1, 9, [], 1, num_swap_blocks=2, longest_decode=9), 0.003, source="grid"),
 ]
-HEAD = "num_decodes,decode_context,prefills,num_samples,num_swap_blocks,seconds,host_s,source"
+COUNTS = "num_decodes,decode_context,prefills,num_samples,num_swap_blocks"
+HEAD = f"{COUNTS},longest_decode,seconds,host_s,source"
+OLDER_HEAD = f"{COUNTS},seconds,host_s,source"
 
 
 def test_steps_come_back_from_a_file(tmp_path: Path) -> None:
     write_steps(tmp_path / "steps.csv", STEPS)
-    assert (tmp_path / "steps.csv").read_text().startswith(HEAD + "\n3,120,64@0 17@128,4,0,0.0125")
+    assert (
+        (tmp_path / "steps.csv").read_text().startswith(HEAD + "\n3,120,64@0 17@128,4,0,0,0.0125")
+    )
     assert read_steps(tmp_path / "steps.csv") == STEPS
 
 
@@ -39,7 +43,7 @@ def test_columns_that_were_not_measured_may_be_absent(tmp_path: Path) -> None:
 )
 def test_a_line_that_is_no_step_is_named(tmp_path: Path, line: str, message: str) -> None:
     file = tmp_path / "steps.csv"
-    file.write_text(f"{HEAD}\n{line}\n")
+    file.write_text(f"{OLDER_HEAD}\n{line}\n")
     with pytest.raises(ConfigError, match="line 2") as caught:
         read_steps(file)
     assert message in str(caught.value)

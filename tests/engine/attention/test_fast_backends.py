@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from engine.attention.backend import AttentionBackend, AttentionBatch, AttentionSpec
-from engine.attention.buckets import PAGES_PER_CALL, by_query_len, by_width
+from engine.attention.buckets import by_query_len, by_width
 from engine.attention.reference import ReferenceBackend
 from engine.attention.torch_backend import TorchBackend
 from engine.attention.triton_backend import TritonBackend
 from workbench.errors import ConfigError
 
+SPARE_PAGES = 64
 HEADS, KV_HEADS, DIM = 4, 2, 16
 MAX_LEN = 96
 # (query tokens, context before the step) of each row: decodes first
@@ -131,13 +132,13 @@ def test_buckets_hold_every_row_once_and_pad_little() -> None:
         widths = rng.integers(1, 80, rng.integers(1, 200))
         query_lens = rng.integers(2, 300, len(widths))
         for buckets in (
-            list(by_width(widths, 500)),
-            list(by_query_len(query_lens, widths, 500)),
+            list(by_width(widths, 500, SPARE_PAGES)),
+            list(by_query_len(query_lens, widths, 500, SPARE_PAGES)),
         ):
             assert sorted(np.concatenate(buckets)) == list(range(len(widths)))
             for rows in buckets:
                 padding = widths[rows].max() * len(rows) - widths[rows].sum()
-                assert padding <= PAGES_PER_CALL
+                assert padding <= SPARE_PAGES
                 assert widths[rows].max() * len(rows) <= 500
-        for rows in by_query_len(query_lens, widths, 500):
+        for rows in by_query_len(query_lens, widths, 500, SPARE_PAGES):
             assert query_lens[rows].max() < 2 * query_lens[rows].min()

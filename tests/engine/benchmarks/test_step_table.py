@@ -37,16 +37,19 @@ def test_a_grid_goes_to_the_limits_and_no_further(limits: Limits) -> None:
 def test_contexts_are_spread_around_their_mean() -> None:
     assert Point(1, 100).contexts() == [100]
     assert Point(5, 100).contexts() == [20, 60, 100, 140, 180]
+    assert Point(5, 100, spread=0.0).contexts() == [100] * 5
     assert sizes(1, 10) == [1, 2, 4, 6, 8, 10]
 
 
 def test_points_become_measured_steps() -> None:
     parts = engine()
-    points = [Point(3, 20), Point(0, 0, 24, 16, 2), Point(2, 30, 16, 0, 1)]
+    points = [Point(3, 20), Point(0, 0, 24, 16, 2), Point(2, 30, 16, 0, 1, spread=0.0)]
     steps = list(measure_grid(parts, points, repeats=1))
     assert [s.shape.num_tokens for s in steps] == [3, 48, 18]
     assert steps[1].shape.prefills == [(24, 16), (24, 16)]
     assert steps[0].shape.decode_context == pytest.approx(3 * 24, abs=4)
+    assert [s.shape.longest_decode for s in steps] == [36 + 4, 0, 30 + 2]
+    assert steps[2].shape.decode_context == 2 * steps[2].shape.longest_decode
     assert all(s.seconds > 0 and not s.host_s for s in steps)
     assert parts.runner.input_batch.slot_of == {}
 
@@ -68,6 +71,17 @@ def test_steps_of_a_run_are_timed_as_the_server_sees_them() -> None:
     tokens = sum(step.shape.num_tokens for step in (*steps.first, *steps.busy))
     assert tokens == result.steps.scheduled_tokens.sum()
     assert all(0 < step.host_s < step.seconds for step in steps.busy)
+
+
+def test_the_longest_decode_of_a_step_is_noted() -> None:
+    parts = engine()
+    requests = [WorkloadRequest("a", 0.0, 20, 12), WorkloadRequest("b", 0.0, 7, 12)]
+    _, steps = serve(parts, ListWorkload(requests), "run/0")
+    shapes = [step.shape for step in steps.busy]
+    both = [shape for shape in shapes if shape.num_decodes == 2]
+    assert len(both) == 11
+    for shape in both:
+        assert 2 * shape.longest_decode - shape.decode_context == 13
 
 
 def test_a_pause_is_nobodys_step_and_the_engine_goes_on() -> None:

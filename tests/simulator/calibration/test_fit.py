@@ -26,6 +26,27 @@ def test_prices_are_those_of_the_machine(calibration: Calibration) -> None:
     assert calibration.host(shapes[0]) == pytest.approx(HOST_S, rel=0.1)
 
 
+def test_uneven_contexts_have_a_price_where_they_cost_something() -> None:
+    def steps(price: float) -> list[MeasuredStep]:
+        rng = np.random.default_rng(7)
+        found = []
+        for number in range(200):
+            rows = int(rng.integers(1, 17))
+            contexts = rng.integers(10, 500, rows)
+            longest, total = int(contexts.max()), int(contexts.sum())
+            shape = StepShape(rows, total, [], rows, longest_decode=longest)
+            seconds = true_s(shape) + price * (rows * longest - total)
+            found.append(MeasuredStep(shape, seconds, HOST_S, f"run/{number % 4}"))
+        return found
+
+    uneven, even = fit(steps(5e-7)), fit(steps(0.0))
+    assert uneven.device.seconds["decode_padding"] == pytest.approx(5e-7, rel=0.02)
+    assert uneven.device.seconds["decode_context"] == pytest.approx(3e-8, rel=0.2)
+    assert even.device.seconds.get("decode_padding", 0.0) < 1e-9
+    shape = StepShape(8, 800, [], 8, longest_decode=300)
+    assert uneven.typical_s(shape) - even.typical_s(shape) == pytest.approx(8e-4, rel=0.05)
+
+
 def test_more_work_never_takes_less_time(calibration: Calibration) -> None:
     price = calibration.typical_s
     times = [price(StepShape(n, 50 * n, [], n)) for n in range(1, 40)]

@@ -1,6 +1,7 @@
 """Prices from a calibration's file, and for whom they are refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,21 @@ def test_steps_take_their_mean_time(file: Path) -> None:
     slow = CalibratedCostModel(str(file), slowdown=2.0)
     assert slow.step_time(SHAPE) == pytest.approx(2 * model.step_time(SHAPE))
     assert slow.host_time(SHAPE) == pytest.approx(2 * model.host_time(SHAPE))
+
+
+def test_the_longest_decode_is_asked_for_where_it_has_a_price(file: Path) -> None:
+    assert not CalibratedCostModel(str(file)).wants_longest_decode
+    path = file.with_name("padded.json")
+    calibration = Calibration.load(file)
+    seconds = {**calibration.device.seconds, "decode_padding": 1e-6}
+    device = replace(calibration.device, seconds=seconds)
+    largest = {**calibration.largest, "decode_padding": 2000.0}
+    replace(calibration, device=device, largest=largest).save(path)
+    model = CalibratedCostModel(str(path))
+    assert model.wants_longest_decode
+    even, uneven = StepShape(4, 800, [], 4), StepShape(4, 800, [], 4, longest_decode=500)
+    factor = calibration.jitter.mean_factor
+    assert model.step_time(uneven) - model.step_time(even) == pytest.approx(1.2e-3 * factor)
 
 
 def test_what_was_not_measured_is_extrapolated_or_refused(file: Path) -> None:
