@@ -80,6 +80,7 @@ class _Prices(CostModel):
 
     def __init__(self, calibration: Calibration, pace: Sequence[float] = ()) -> None:
         self._calibration, self._pace = calibration, pace
+        self.wants_longest_decode = calibration.wants_longest_decode
         self.is_repeatable = not len(pace)
         self.clock: Callable[[], float] = float
 

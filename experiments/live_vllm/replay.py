@@ -163,6 +163,7 @@ class StepReplay:
         while not output.total_num_scheduled_tokens and output.finished_req_ids:
             # vLLM tells its worker of ends in a step of nothing, which the record leaves out
             output = self._scheduler.schedule(event.start)
+        output.shape.longest_decode = output.rows.longest_decode()
         in_flight.append((event, output))
         phase.difference = _difference(phase, event, output, self._settings.num_blocks)
 

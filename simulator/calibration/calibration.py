@@ -47,6 +47,11 @@ class Calibration:
         limits = tuple(self.largest.get(name, 0.0) for name in (*COUNTS[1:], "tokens"))
         object.__setattr__(self, "_limits", limits)
 
+    @property
+    def wants_longest_decode(self) -> bool:
+        """Whether it matters how much longer one decode's context is than another's."""
+        return "decode_padding" in self.device.seconds
+
     def typical_s(self, shape: StepShape) -> float:
         """Typical seconds of a step, the host's share included."""
         return self.device(shape) + self.host(shape)

@@ -3,7 +3,8 @@
 Relative errors count, since short and long steps both matter, and single steps that something else
 on the machine has held up must not bend the prices. Steps of a source that begins with "grid" were
 designed and timed alone; those of any other source are recordings in the order of time, and tell
-how steps and runs scatter.
+how steps and runs scatter. Sources that end alike, "grid/2" and "run/2", are of one round, in which
+the machine was about equally fast.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ Array = NDArray[np.float64]
 GRID = "grid"
 FOLDS = 5
 FEWEST = 8  # steps
-ROUNDS = 8
+ROUNDS = 16
 OUTLIER = 1.5  # times the median error; further away a step counts in proportion less
 HOST_COUNTS = ("step", "decodes", "chunks", "samples")
 SMALLEST = 1e-12
@@ -119,16 +120,23 @@ def _fit(
     names: Sequence[str],
     nodes: tuple[float, ...],
 ) -> Prices:
-    """Prices that make (predicted - seconds) / scale small, outliers weighing less."""
+    """Prices that make (predicted - seconds) / scale small, outliers weighing less.
+
+    A round has shapes that others have not, such as long contexts. If it was slow, they would seem
+    dear: its pace is told from all its steps together, and taken out.
+    """
     shapes = [s.shape for s in steps]
     columns = count_matrix(shapes)[:, [COUNTS.index(name) for name in names]]
     tokens = np.array([shape.num_tokens for shape in shapes], dtype=np.float64)
     matrix = np.hstack([columns, piece_matrix(tokens, nodes)])
+    rounds = _rounds(steps)
     base = _balance(steps) / scale
-    weights = base
+    weights, pace = base, np.ones(len(steps))
     for _ in range(ROUNDS):
-        found = nonnegative_least_squares(matrix * weights[:, None], seconds * weights)
-        error = np.abs(matrix @ found - seconds) / scale
+        found = nonnegative_least_squares(matrix * weights[:, None], seconds / pace * weights)
+        predicted = matrix @ found
+        pace = _paces(seconds, predicted, rounds)
+        error = np.abs(predicted - seconds / pace) / scale
         limit = OUTLIER * max(float(np.median(error)), 1e-9)
         weights = base * np.sqrt(np.minimum(1.0, limit / np.maximum(error, SMALLEST)))
     prices, slopes = found[: len(names)], found[len(names) :]
@@ -137,6 +145,22 @@ def _fit(
         nodes if len(slopes) else (),
         tuple(float(slope) for slope in slopes),
     )
+
+
+def _rounds(steps: Sequence[MeasuredStep]) -> list[NDArray[np.int64]]:
+    """The places of the steps of each round."""
+    names = np.array([step.source.rpartition("/")[2] for step in steps])
+    return [np.flatnonzero(names == name) for name in np.unique(names)]
+
+
+def _paces(seconds: Array, predicted: Array, rounds: Sequence[NDArray[np.int64]]) -> Array:
+    """How much longer than those of the middle round typical steps of each step's round took."""
+    ratios = np.log(np.maximum(seconds, SMALLEST) / np.maximum(predicted, SMALLEST))
+    centres = [float(np.median(ratios[places])) for places in rounds]
+    paces = np.ones(len(seconds))
+    for places, centre in zip(rounds, centres, strict=True):
+        paces[places] = np.exp(centre - np.median(centres))
+    return paces
 
 
 def _balance(steps: Sequence[MeasuredStep]) -> Array:

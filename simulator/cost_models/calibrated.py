@@ -59,7 +59,7 @@ class CalibratedCostModel(CostModel):
             if hardware is not None and name:
                 check_gpu(hardware.name, [str(name)], Path(path))
         check_number("cost_model.slowdown", slowdown, at_least=0.01, below=100.0)
-        self.wants_longest_decode = "decode_padding" in self.calibration.device.seconds
+        self.wants_longest_decode = self.calibration.wants_longest_decode
         self._factor = self.calibration.jitter.mean_factor * slowdown
 
     def step_time(self, shape: StepShape) -> float:

@@ -47,6 +47,25 @@ def test_uneven_contexts_have_a_price_where_they_cost_something() -> None:
     assert uneven.typical_s(shape) - even.typical_s(shape) == pytest.approx(8e-4, rel=0.05)
 
 
+def test_a_slow_round_does_not_make_its_shapes_dear() -> None:
+    # only the slow round has long contexts, as in a calibration whose rounds differ
+    rng = np.random.default_rng(5)
+    steps = []
+    for name, pace, longest in (("0", 1.0, 200), ("1", 1.1, 2000), ("2", 0.97, 200)):
+        for kind in ("grid", "run"):
+            for _ in range(80):
+                rows = int(rng.integers(1, 17))
+                low = longest // 2 if kind == "grid" else 1
+                shape = StepShape(rows, rows * int(rng.integers(low, longest)), [], rows)
+                seconds = true_s(shape) - (HOST_S if kind == "grid" else 0.0)
+                host_s = 0.0 if kind == "grid" else HOST_S * pace
+                steps.append(MeasuredStep(shape, seconds * pace, host_s, f"{kind}/{name}"))
+    found = fit(steps)
+    assert found.device.seconds["decode_context"] == pytest.approx(3e-8, rel=0.05)
+    shape = StepShape(8, 1600, [], 8)
+    assert found.typical_s(shape) == pytest.approx(true_s(shape), rel=0.02)
+
+
 def test_more_work_never_takes_less_time(calibration: Calibration) -> None:
     price = calibration.typical_s
     times = [price(StepShape(n, 50 * n, [], n)) for n in range(1, 40)]
