@@ -62,7 +62,7 @@ def calibrate(
     session = CalibrationSession(assembly, folder, settings)
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, config)
-    started = time.perf_counter()
+    started = time.perf_counter() - _seconds_before(folder / FILE)
     facts = _facts(config, assembly, settings, argv)
     calibration = fit(session.measure(), facts)
     took = {"seconds": round(time.perf_counter() - started, 1)}
@@ -72,6 +72,11 @@ def calibrate(
 
     write_calibration_report(folder, calibration, session.steps(), argv)
     return calibration
+
+
+def _seconds_before(file: Path) -> float:
+    """What earlier rounds of the same calibration took."""
+    return float(Calibration.load(file).facts.get("seconds", 0.0)) if file.exists() else 0.0
 
 
 def _assemble(config: DictConfig) -> "EngineAssembly":

@@ -187,7 +187,7 @@ def median_steps(steps: Sequence[MeasuredStep], source: str = "grid") -> list[Me
     for step in steps:
         shape = step.shape
         counts = (shape.num_decodes, shape.decode_context, shape.num_samples)
-        key = (*counts, tuple(shape.prefills), shape.num_swap_blocks)
+        key = (*counts, tuple(shape.prefills), shape.num_swap_blocks, shape.longest_decode)
         found.setdefault(key, []).append(step)
     return [
         MeasuredStep(same[0].shape, median(step.seconds for step in same), source=source)

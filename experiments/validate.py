@@ -3,10 +3,11 @@ r"""The same workload on the engine and in the calibrated simulator, and how far
     python -m experiments.validate experiment=demo_engine model.path=FOLDER workload=validation \
         hydra.run.dir=OUT [validate.loads=[0.2,0.6,0.9,1.5]] [validate.policies=[…]] …
 
-Calibrates first, unless `validate.calibration=FILE` names a file. Measures the engine's capacity,
-then runs each load under each policy on the engine, and each in the simulator: once as the
-calibration says, once at the speed that the engine's decode steps had in the run, and again and
-again with the calibration's errors drawn, for the bands.
+Measures the engine's capacity, then runs each load under each policy on the engine, and each in the
+simulator: once as the calibration says, once at the speed that the engine's decode steps had in the
+run, and again and again with the calibration's errors drawn, for the bands. The calibration's
+rounds are measured before, between and after the engine's runs, so that what the machine does
+meanwhile falls on both alike; `validate.calibration=FILE` names one that is there.
 OUT/validation.json holds every number, OUT/report.html shows them. What has been run is kept: the
 same command goes on.
 """
@@ -55,18 +56,15 @@ def validate(
 
     plan = Plan(overrides, settings)
     (folder / RESULT).unlink(missing_ok=True)
-    file = _calibration(plan, folder, settings)
-    measured = _measure(plan, folder, settings, file)
-    cases = [
-        _case(plan, folder, case, settings, file, capacity) for case, capacity in measured.items()
-    ]
+    file, capacity = _measure(plan, folder, settings)
+    cases = [_case(plan, folder, case, settings, file, capacity) for case in plan.cases()]
     origin = provenance(revision=None, stopwatch=Stopwatch(), seed=plan.seed)
     result: dict[str, Any] = {
         "command": " ".join(["python -m experiments.validate", *argv]),
         "machine": {name: origin[name] for name in ("cpu", "cpus_usable", "platform", "packages")},
         "date": origin["started_at"],
         "calibration": dict(Calibration.load(file).facts),
-        "capacity_requests_per_s": next(iter(measured.values())),
+        "capacity_requests_per_s": capacity,
         "goals": verdicts(cases),
         "rankings": rankings(cases),
         "coverage": coverage(cases) | {"level": settings.level},
@@ -78,29 +76,35 @@ def validate(
     return result
 
 
-def _calibration(plan: Plan, folder: Path, settings: ValidateSettings) -> Path:
-    """The calibration to use; measured here where none is named."""
+def _measure(plan: Plan, folder: Path, settings: ValidateSettings) -> tuple[Path, float]:
+    """All that needs the engine: its calibration, its capacity in requests a second, its runs."""
+    from tqdm import tqdm
+
+    cases = list(plan.cases())
+    file, rounds = _calibration(plan, folder, settings, 1), CalibrateSettings().rounds
+    runs.check_same_engine(plan.calibration_config(), Calibration.load(file), file)
+    capacity = _capacity(plan, folder)
+    with tqdm(total=len(cases), disable=None, desc="runs on the engine") as bar:
+        for number in range(1, rounds):
+            first, end = (len(cases) * n // (rounds - 1) for n in (number - 1, number))
+            for case in cases[first:end]:
+                config = plan.on_engine(case, capacity)
+                runs.run_on_engine(folder / "runs" / case.name, config, settings)
+                bar.update()
+            _calibration(plan, folder, settings, number + 1)
+    return file, capacity
+
+
+def _calibration(plan: Plan, folder: Path, settings: ValidateSettings, rounds: int) -> Path:
+    """The calibration to use, of at least so many rounds; measured here where none is named."""
     if settings.calibration is not None:
         Calibration.load(Path(settings.calibration))
         return Path(settings.calibration)
     file = folder / CALIBRATION / FILE
-    if not file.exists():
-        own = CalibrateSettings(disturbed=settings.disturbed)
+    if not file.exists() or Calibration.load(file).facts.get("rounds", 0) < rounds:
+        own = CalibrateSettings(disturbed=settings.disturbed, rounds=rounds)
         calibrate(plan.calibration_config(), folder / CALIBRATION, own)
     return file
-
-
-def _measure(plan: Plan, folder: Path, settings: ValidateSettings, file: Path) -> dict[Case, float]:
-    """Every run on the engine, and the capacity that the loads are parts of."""
-    from tqdm import tqdm
-
-    runs.check_same_engine(plan.calibration_config(), Calibration.load(file), file)
-    capacity = _capacity(plan, folder)
-    cases = list(plan.cases())
-    for case in tqdm(cases, disable=None, desc="runs on the engine"):
-        config = plan.on_engine(case, capacity)
-        runs.run_on_engine(folder / "runs" / case.name, config, settings)
-    return dict.fromkeys(cases, capacity)
 
 
 def _capacity(plan: Plan, folder: Path) -> float:

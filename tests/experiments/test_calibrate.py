@@ -1,13 +1,19 @@
 """Calibration and validation of a tiny engine, in small: files, resuming, refusals."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from experiments import validate as validation
 from experiments.calibrate import main as calibrate
-from experiments.calibration_session import median_steps
+from experiments.calibration_session import CalibrateSettings, median_steps
 from experiments.validate import main as validate
+from experiments.validation import runs
+from experiments.validation.plan import Plan
+from experiments.validation.settings import ValidateSettings
 from simulator.calibration import Calibration
 from tests.engine.checkpoints import make_checkpoint
 from workbench.step_profile import MeasuredStep, StepShape, read_steps
@@ -50,6 +56,7 @@ def test_a_calibration_leaves_its_measurements(calibrated: Path) -> None:
     grid = read_steps(calibrated / "grid.csv")
     assert {step.source for step in grid} == {"grid/0", "grid/1"}
     assert len(grid) == 2 * calibration.facts["grid_points"]
+    assert calibration.facts["steps"]["grid"] == calibration.facts["grid_points"]
     assert all(step.host_s > 0 for step in read_steps(calibrated / "run_1.csv"))
     assert "Microseconds" in (calibrated / "report.html").read_text()
 
@@ -101,6 +108,12 @@ def test_passes_over_the_grid_become_medians() -> None:
     ]
 
 
+def test_even_and_uneven_contexts_stay_two_points() -> None:
+    even, uneven = (StepShape(2, 30, [], 2, longest_decode=longest) for longest in (15, 25))
+    found = median_steps([MeasuredStep(even, 1.0), MeasuredStep(uneven, 2.0)])
+    assert [step.shape for step in found] == [even, uneven]
+
+
 VALIDATE = [
     "workload=validation",
     "workload.prompt_lengths.high=30",
@@ -136,6 +149,33 @@ def test_a_validation_compares_both_worlds(
     done = [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("engine/DONE"))]
     assert validate(argv) == 0
     assert [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("engine/DONE"))] == done
+
+
+def test_rounds_of_the_calibration_stand_between_the_runs(
+    calibrated: Path, model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Calibration.load(calibrated / "calibration.json")
+    seen: list[str | int] = []
+
+    def calibrate_more(config: Any, folder: Path, settings: CalibrateSettings) -> None:
+        seen.append(settings.rounds)
+        facts = {**known.facts, "rounds": settings.rounds}
+        replace(known, facts=facts).save(folder / "calibration.json")
+
+    monkeypatch.setattr(validation, "calibrate", calibrate_more)
+    monkeypatch.setattr(validation, "_capacity", lambda plan, folder: 10.0)
+    monkeypatch.setattr(
+        runs, "run_on_engine", lambda folder, config, settings: seen.append(folder.parent.name)
+    )
+    settings = ValidateSettings(loads=(0.5, 1.5), policies=("chunked_prefill", "static_batching"))
+    plan = Plan([*model, *LIMITS, "workload=validation"], settings)
+    file, capacity = validation._measure(plan, tmp_path, settings)
+    chunked, static = settings.policies
+    assert seen == [1, chunked, 2, static, 3, chunked, static, 4]
+    assert (file, capacity) == (tmp_path / "calibration" / "calibration.json", 10.0)
+    seen.clear()
+    validation._measure(plan, tmp_path, settings)
+    assert seen == [chunked, static, chunked, static]
 
 
 @pytest.mark.parametrize(
