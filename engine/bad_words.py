@@ -97,8 +97,8 @@ class BadWordsRule:
         places, backs, token_ids = step.earlier_drafts(rows)
         near = backs < length
         window[places[near], length - 1 - backs[near]] = token_ids[near]
-        ranks = np.zeros(len(rows), dtype=np.int64) if step.draft_rank is None else step.draft_rank
-        ranks = ranks[rows] if step.draft_rank is not None else ranks
+        no_drafts = np.zeros(len(rows), dtype=np.int64)
+        ranks = no_drafts if step.draft_rank is None else step.draft_rank[rows]
         return to_device(ranks[:, None].copy(), self._device), to_device(window, self._device)
 
     def record(self, slots: Tensor, token_ids: Tensor) -> None:

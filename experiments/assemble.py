@@ -78,7 +78,7 @@ class Assembly:
         scheduler = scheduler_config(config, model, policy)
         cache = _cache_config(config, model)
         check_pairing(config, scheduler)
-        kv_blocks = _num_kv_blocks(model, hardware, parallel, scheduler, cache)
+        kv_blocks = num_kv_blocks(model, hardware, parallel, scheduler, cache)
         host_blocks = _num_host_blocks(model, parallel, scheduler, cache)
         check_size(cluster.replicas, kv_blocks, host_blocks)
         return cls(
@@ -170,27 +170,6 @@ def _cost_model(
     offered = {"model": model, "hardware": hardware, "parallel": parallel}
     given = {name: value for name, value in offered.items() if name in wanted}
     return part(config, "cost_model", **given)
-
-
-def _num_kv_blocks(
-    model: ModelConfig,
-    hardware: HardwareConfig,
-    parallel: ParallelConfig,
-    scheduler: SchedulerConfig,
-    cache: CacheConfig,
-) -> int:
-    if cache.num_gpu_blocks_override is not None:
-        return cache.num_gpu_blocks_override
-    return num_kv_blocks(
-        model,
-        hardware,
-        parallel,
-        cache.block_size,
-        cache.gpu_memory_utilization,
-        scheduler.max_num_batched_tokens,
-        scheduler.max_num_seqs,
-        cache.hybrid_window,
-    )
 
 
 def _num_host_blocks(

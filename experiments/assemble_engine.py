@@ -23,6 +23,7 @@ from simulator.cluster import ClusterConfig
 from simulator.model_config import PRESETS, ModelConfig
 from workbench.config import CacheConfig, SchedulerConfig
 from workbench.errors import ConfigError, WorkbenchError
+from workbench.kv_cache.eviction import EvictionPolicy
 from workbench.metrics import SLO
 from workbench.recording import RecordingWriter
 from workbench.scheduler.batch_policy import BatchPolicy
@@ -86,15 +87,18 @@ class EngineAssembly:
 
     def start(self) -> Run:
         """The run. It can be had once: the engine's cache and clock are its own."""
-        from engine.core_recorder import recorded_settings
         from engine.serving_run import ServingRun
 
-        recording = None
-        if self.config.backend.get("record", False):
-            policies = {group: _plain_node(self.config[group]) for group in POLICIES}
-            recording = RecordingWriter(recorded_settings(self.parts, policies))
+        recording = self.new_recording() if self.config.backend.get("record", False) else None
         workload = part(self.config, "workload")
         return ServingRun(self.parts, workload, self.config.seed, recording)
+
+    def new_recording(self) -> RecordingWriter:
+        """Takes down what the engine is asked and decides, from its first step on."""
+        from engine.core_recorder import recorded_settings
+
+        policies = {group: _plain_node(self.config[group]) for group in POLICIES}
+        return RecordingWriter(recorded_settings(self.parts, policies))
 
 
 def _build(
@@ -115,12 +119,7 @@ def _build(
             "pip install -e '.[engine]', or use backend=simulator"
         ) from error
     cache: CacheConfig = settings(config, "cache")
-    eviction = part(config, "eviction")
-    if eviction.needs_future:
-        raise ConfigError(
-            f"{type(eviction).__name__} must know the requests to come, and a real engine does "
-            "not: choose eviction=lru, or backend=simulator"
-        )
+    eviction = _eviction(config)
     gc.collect()  # the engine of an earlier job may hang in cycles, with all of its memory
     with naming_groups("scheduler", "cache"), _naming_backend():
         return build_engine_core(
@@ -139,6 +138,16 @@ def _build(
                 eviction=eviction,
             ),
         )
+
+
+def _eviction(config: DictConfig) -> EvictionPolicy:
+    eviction: EvictionPolicy = part(config, "eviction")
+    if eviction.needs_future:
+        raise ConfigError(
+            f"{type(eviction).__name__} must know the requests to come, and a real engine does "
+            "not: choose eviction=lru, or backend=simulator"
+        )
+    return eviction
 
 
 def _plain_node(node: DictConfig) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from workbench.errors import WorkbenchError
 from workbench.metrics import RequestColumns, RequestRecord, StepLog
+from workbench.metrics.step_log import COLUMNS as STEP_COLUMNS
 
 REQUEST_COLUMNS = (
     "request_id",
@@ -38,18 +39,6 @@ REQUEST_COLUMNS = (
     "finish_detail",
 )
 DERIVED_LATENCIES = ("queue_s", "ttft_s", "tpot_s", "e2e_s", "normalized_latency_s")
-STEP_COLUMNS = (
-    "replica",
-    "start_s",
-    "duration_s",
-    "scheduled_tokens",
-    "prefill_tokens",
-    "decode_tokens",
-    "running",
-    "waiting",
-    "preempted",
-    "kv_blocks_used",
-)
 
 
 def requests_table(records: Sequence[RequestRecord] | RequestColumns) -> pa.Table:

@@ -4,7 +4,8 @@ Knows settings of the servers as a whole. How a server works, its own engine cor
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from simulator.bounds import check_count, check_number
 from simulator.cost_models.base import CostModel
@@ -53,6 +54,11 @@ class Policies:
     victim_policy: Callable[[], VictimPolicy] | None = None
     eviction: Callable[[], EvictionPolicy] | None = None
 
+    def make(self) -> dict[str, Any]:
+        """New policies for one replica, as arguments of its Scheduler."""
+        makers = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: maker and maker() for name, maker in makers.items()}
+
 
 def cost_models_of(
     cost_model: CostModel | Sequence[CostModel], cluster: ClusterConfig, num_drafts: int
@@ -82,11 +88,14 @@ def cost_models_of(
     ]
 
 
-def check_pipeline(scheduler_config: SchedulerConfig, num_stages: int) -> None:
+def check_pipeline(
+    scheduler_config: SchedulerConfig, num_stages: int, lock_step: bool = False
+) -> None:
     """Refuse what cannot run on a pipeline of so many stages.
 
     Raises:
-        ConfigError: Asynchronous scheduling with more than one stage, or no stage.
+        ConfigError: Asynchronous scheduling or ranks in lock step with more than one stage, or no
+            stage.
     """
     check_count("pipeline_parallel_size", num_stages)
     if scheduler_config.async_scheduling and num_stages > 1:
@@ -97,4 +106,9 @@ def check_pipeline(scheduler_config: SchedulerConfig, num_stages: int) -> None:
             " flight than stages and holds each request back for as many steps as stages, a rule"
             " that this scheduler lacks: set scheduler.async_scheduling=false or"
             " parallel.pipeline_parallel_size=1"
+        )
+    if lock_step and num_stages > 1:
+        raise ConfigError(
+            f"cluster.lock_step=true with pipeline_parallel_size={num_stages} is"
+            " not modelled: set one of them back"
         )

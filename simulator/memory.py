@@ -21,6 +21,7 @@ from simulator.hardware import GIB, HardwareConfig
 from simulator.hf_config import DTYPE_BYTES
 from simulator.model_config import ModelConfig
 from simulator.parallel import ParallelConfig
+from workbench.config import CacheConfig, SchedulerConfig
 from workbench.errors import ConfigError
 
 # logits in 16 and 32 bits, the sorted copy, its 64-bit indices, the probabilities
@@ -95,46 +96,36 @@ def plan_memory(
     model: ModelConfig,
     hardware: HardwareConfig,
     parallel: ParallelConfig,
-    block_size: int = 16,
-    gpu_memory_utilization: float = 0.9,
-    max_num_batched_tokens: int = 2048,
-    max_num_seqs: int = 256,
-    hybrid_window: int | None = None,
+    scheduler: SchedulerConfig,
+    cache: CacheConfig,
 ) -> MemoryPlan:
     """Divide the memory of the fullest GPU.
 
     Args:
-        block_size: Tokens a block.
-        gpu_memory_utilization: Share of the memory that may be used, in (0, 1].
-        max_num_batched_tokens: Token budget of a step.
-        max_num_seqs: Most rows of logits in a step.
-        hybrid_window: See CacheConfig; with it a block holds half of the layers.
+        scheduler: The token budget of a step, and the most rows of logits in one.
+        cache: Block size, the share of the memory that may be used, and whether the layers are in
+            two groups.
 
     Raises:
-        ConfigError: Not one KV block fits beside the weights, or a value is out of range.
+        ConfigError: Not one KV block fits beside the weights.
     """
-    _check_utilization(gpu_memory_utilization)
     model.check_parallel(parallel)
-    usable = hardware.memory_bytes * gpu_memory_utilization
+    total = hardware.memory_bytes
+    usable = total * cache.gpu_memory_utilization
     weights = model.weight_bytes(parallel)
-    activations = activation_bytes(model, parallel, max_num_batched_tokens, max_num_seqs)
+    activations = activation_bytes(
+        model, parallel, scheduler.max_num_batched_tokens, scheduler.max_num_seqs
+    )
     several = parallel.world_size * parallel.data_parallel_size > 1
     other = (CONTEXT_GIB + (COMMUNICATION_GIB if several else 0.0)) * GIB
-    one_block = block_bytes(model, parallel, block_size, num_kv_groups(hybrid_window))
+    groups = num_kv_groups(cache.hybrid_window)
+    one_block = block_bytes(model, parallel, cache.block_size, groups)
     kv_cache = usable - weights - activations - other
     num_blocks = int(kv_cache // one_block)
-    total = hardware.memory_bytes
     plan = MemoryPlan(total, usable, weights, activations, other, kv_cache, one_block, num_blocks)
     if num_blocks < 1:
-        raise _does_not_fit(plan, model, hardware, parallel, gpu_memory_utilization)
+        raise _does_not_fit(plan, model, hardware, parallel, cache.gpu_memory_utilization)
     return plan
-
-
-def _check_utilization(gpu_memory_utilization: float) -> None:
-    if not 0 < gpu_memory_utilization <= 1:
-        raise ConfigError(
-            f"gpu_memory_utilization={gpu_memory_utilization} must lie in (0, 1], e.g. 0.9"
-        )
 
 
 def _does_not_fit(
@@ -157,21 +148,10 @@ def num_kv_blocks(
     model: ModelConfig,
     hardware: HardwareConfig,
     parallel: ParallelConfig,
-    block_size: int = 16,
-    gpu_memory_utilization: float = 0.9,
-    max_num_batched_tokens: int = 2048,
-    max_num_seqs: int = 256,
-    hybrid_window: int | None = None,
+    scheduler: SchedulerConfig,
+    cache: CacheConfig,
 ) -> int:
-    """KV blocks of a replica; arguments and errors as in `plan_memory`."""
-    plan = plan_memory(
-        model,
-        hardware,
-        parallel,
-        block_size,
-        gpu_memory_utilization,
-        max_num_batched_tokens,
-        max_num_seqs,
-        hybrid_window,
-    )
-    return plan.num_blocks
+    """KV blocks of a replica: as many as the settings say, else as many as `plan_memory` finds."""
+    if cache.num_gpu_blocks_override is not None:
+        return cache.num_gpu_blocks_override
+    return plan_memory(model, hardware, parallel, scheduler, cache).num_blocks

@@ -193,10 +193,7 @@ def _make_scheduler(
         settings.cache,
         settings.num_blocks,
         num_host_blocks=settings.num_host_blocks,
-        queue=policies.queue and policies.queue(),
-        victim_policy=policies.victim_policy and policies.victim_policy(),
-        batch_policy=policies.batch_policy and policies.batch_policy(),
-        eviction=policies.eviction and policies.eviction(),
+        **policies.make(),
         max_concurrent_batches=settings.max_concurrent_batches,
         forget_uncomputed_blocks=settings.forget_uncomputed_blocks,
     )

@@ -73,8 +73,7 @@ class Simulation:
         self._num_host_blocks = num_host_blocks
         self._num_stages = pipeline_parallel_size
         self._use_cohort = use_cohort
-        cluster = cluster_config or ClusterConfig()
-        self._num_replicas = cluster.replicas
+        self._cluster = cluster_config or ClusterConfig()
         self._decode_ahead = decode_ahead
         self._next_arrival_time = 0.0
         self._steps = StepLog()
@@ -84,39 +83,42 @@ class Simulation:
         self._place_of: dict[str, int] = {}
         self._num_arrived = 0
         self._progress: Callable[[int, int, float], None] | None = None
-        check_pipeline(scheduler_config, pipeline_parallel_size)
-        if cluster.lock_step and pipeline_parallel_size > 1:
-            raise ConfigError(
-                f"cluster.lock_step=true with pipeline_parallel_size={pipeline_parallel_size} is"
-                " not modelled: set one of them back"
-            )
-        models = cost_models_of(cost_model, cluster, scheduler_config.num_speculative_tokens)
-        self._group = LockStep(self.env, models[0], cluster.replicas) if cluster.lock_step else None
-        self.replicas: list[Replica] = []
-        for number, child in enumerate(np.random.SeedSequence(seed).spawn(cluster.replicas)):
-            source = self._token_source(cluster, int(child.generate_state(1)[0]))
-            self.replicas.append(self._make_replica(number, models[number], source))
+        check_pipeline(scheduler_config, pipeline_parallel_size, self._cluster.lock_step)
+        self._group: LockStep | None = None
+        self.replicas = self._make_replicas(cost_model, seed)
 
-    def _token_source(self, cluster: ClusterConfig, seed: int) -> TokenSource:
+    def _make_replicas(
+        self, cost_model: CostModel | Sequence[CostModel], seed: int
+    ) -> list[Replica]:
+        cluster = self._cluster
+        num_drafts = self._scheduler_config.num_speculative_tokens
+        models = cost_models_of(cost_model, cluster, num_drafts)
+        if cluster.lock_step:
+            self._group = LockStep(self.env, models[0], cluster.replicas)
+        children = np.random.SeedSequence(seed).spawn(cluster.replicas)
+        return [
+            self._make_replica(number, model, self._token_source(int(child.generate_state(1)[0])))
+            for number, (model, child) in enumerate(zip(models, children, strict=True))
+        ]
+
+    def _token_source(self, seed: int) -> TokenSource:
         num_drafts = self._scheduler_config.num_speculative_tokens
         if not num_drafts:
             return LengthTokenSource()
-        return DraftTokenSource(num_drafts, cluster.acceptance_rate, seed)
+        return DraftTokenSource(num_drafts, self._cluster.acceptance_rate, seed)
 
     def _make_replica(self, number: int, cost_model: CostModel, source: TokenSource) -> Replica:
-        policies = self._policies
+        policies = self._policies.make()
+        self._tell_future(policies["eviction"])
         depth = max(self._num_stages, 2 if self._scheduler_config.async_scheduling else 1)
         scheduler = Scheduler(
             self._scheduler_config,
             self._cache_config,
             self._num_blocks,
             num_host_blocks=self._num_host_blocks,
-            queue=policies.queue and policies.queue(),
-            victim_policy=policies.victim_policy and policies.victim_policy(),
-            batch_policy=policies.batch_policy and policies.batch_policy(),
-            eviction=self._eviction(),
             max_concurrent_batches=depth,
             use_cohort=self._use_cohort,
+            **policies,
         )
         executor = self._executor(number, cost_model, source)
         clock = self._clock
@@ -145,16 +147,16 @@ class Simulation:
             overlaps_host=self._scheduler_config.async_scheduling,
         )
 
-    def _eviction(self) -> EvictionPolicy | None:
-        """The order in which a replica gives up cached blocks; an oracle is told its future."""
-        eviction = self._policies.eviction and self._policies.eviction()
+    def _tell_future(self, eviction: EvictionPolicy | None) -> None:
+        """Tell an oracle which requests will come, and when."""
         if eviction is None or not eviction.needs_future:
-            return eviction
+            return
         name = type(eviction).__name__
-        if self._num_replicas > 1:
+        if self._cluster.replicas > 1:
             raise ConfigError(
-                f"{name} must know which requests a replica will get, and {self._num_replicas} "
-                "replicas share them: set cluster.replicas=1, or choose eviction=lru"
+                f"{name} must know which requests a replica will get, and "
+                f"{self._cluster.replicas} replicas share them: set cluster.replicas=1, "
+                "or choose eviction=lru"
             )
         if not self._workload.is_open_loop:
             raise ConfigError(
@@ -164,7 +166,6 @@ class Simulation:
         keys = self._factory.prompt_keys
         items = enumerate(self._workload.initial())
         eviction.set_future([(item.arrival_time, keys(item, i)) for i, item in items])
-        return eviction
 
     def _next_arrival(self) -> float:
         """No request arrives before this time, seconds."""

@@ -48,13 +48,25 @@ def _fill(
     ax.plot(middle, values, color=color, lw=1.3, label=label)
 
 
-def _time_axes(axes: Iterable[Axes], end: float, unit: str) -> None:
+def _time_axes(axes: Iterable[Axes], end: float) -> None:
+    """Panels over the time of a run of `end` seconds; the last one names the axis."""
+    scale, unit = style.time_unit(end)
     for ax in axes:
-        ax.set_xlim(0, max(end, 1e-9))
+        ax.set_xlim(0, max(end / scale, 1e-9))
         style.tidy(ax, xbins=8, ybins=4)
         ax.set_ylim(bottom=0)
         last = ax
     last.set_xlabel(f"time ({unit})")
+
+
+def _is_empty(axes: Iterable[Axes], timed: Axes, end: float) -> bool:
+    """Whether nothing happened; then every panel says so, and `timed` names the axis of time."""
+    if end > 0:
+        return False
+    for ax in axes:
+        style.no_data(ax)
+    timed.set_xlabel(f"time ({style.time_unit(end)[1]})")
+    return True
 
 
 @style.styled
@@ -76,12 +88,9 @@ def throughput_over_time(requests: pd.DataFrame, steps: pd.DataFrame) -> Figure:
     for ax in axes.flat:
         ax.set_ylabel("per second")
     end = sampling.run_span(requests, steps)
-    scale, unit = style.time_unit(end)
-    axes.flat[-1].set_xlabel(f"time ({unit})")
-    if end <= 0:
-        for ax in axes.flat:
-            style.no_data(ax)
+    if _is_empty(axes.flat, flow, end):
         return figure
+    scale, _ = style.time_unit(end)
     edges = sampling.time_edges(end, bins=120)
     shown = edges / scale
     _fill(output, shown, sampling.rate(sampling.token_times(requests), edges), style.BLUE)
@@ -89,17 +98,21 @@ def throughput_over_time(requests: pd.DataFrame, steps: pd.DataFrame) -> Figure:
         starts = steps["start_s"].to_numpy(dtype=np.float64)
         computed = sampling.rate(starts, edges, steps["prefill_tokens"].to_numpy())
         _fill(prompt, shown, computed, style.ORANGE)
-    coarse = sampling.time_edges(end, bins=40)
-    arrivals = sampling.rate(requests["arrival_s"].to_numpy(), coarse)
-    done = requests["finish_s"].to_numpy(dtype=np.float64)
-    finishes = sampling.rate(done[~np.isnan(done)], coarse)
-    flow.stairs(arrivals, coarse / scale, color=style.GREY, lw=1.3, label="arriving")
-    flow.stairs(finishes, coarse / scale, color=style.GREEN, lw=1.6, label="finishing")
-    flow.legend(loc="lower right", bbox_to_anchor=(1, 1.02), ncols=2)
-    _time_axes(axes.flat, end / scale, unit)
+    _draw_flow(flow, requests, sampling.time_edges(end, bins=40), scale)
+    _time_axes(axes.flat, end)
     if not len(steps):
         _say(prompt, "not seen by a client")
     return figure
+
+
+def _draw_flow(ax: Axes, requests: pd.DataFrame, edges: np.ndarray, scale: float) -> None:
+    """Requests that arrive and that finish, per second."""
+    arrivals = sampling.rate(requests["arrival_s"].to_numpy(), edges)
+    done = requests["finish_s"].to_numpy(dtype=np.float64)
+    finishes = sampling.rate(done[~np.isnan(done)], edges)
+    ax.stairs(arrivals, edges / scale, color=style.GREY, lw=1.3, label="arriving")
+    ax.stairs(finishes, edges / scale, color=style.GREEN, lw=1.6, label="finishing")
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1.02), ncols=2)
 
 
 @style.styled
@@ -120,13 +133,10 @@ def queue_over_time(steps: pd.DataFrame) -> Figure:
     state.set_ylabel("requests")
     preempted.set_title("preemptions")
     preempted.set_ylabel("per second")
-    end = float((steps["start_s"] + steps["duration_s"]).max()) if len(steps) else 0.0
-    scale, unit = style.time_unit(end)
-    preempted.set_xlabel(f"time ({unit})")
-    if end <= 0:
-        style.no_data(state)
-        style.no_data(preempted)
+    end = sampling.last_step_end(steps)
+    if _is_empty(axes.flat, preempted, end):
         return figure
+    scale, _ = style.time_unit(end)
     edges = sampling.time_edges(end)
     _fill(state, edges / scale, _total(steps, "running", edges), style.BLUE, "running")
     _fill(state, edges / scale, _total(steps, "waiting", edges), style.VERMILLION, "waiting")
@@ -134,7 +144,7 @@ def queue_over_time(steps: pd.DataFrame) -> Figure:
     coarse = sampling.time_edges(end, bins=80)
     rate = sampling.rate(steps["start_s"].to_numpy(), coarse, steps["preempted"].to_numpy())
     preempted.stairs(rate, coarse / scale, fill=True, color=style.PURPLE)
-    _time_axes(axes.flat, end / scale, unit)
+    _time_axes(axes.flat, end)
     style.whole_ticks(state.yaxis)
     if not rate.any():
         _say(preempted, "none")
@@ -158,12 +168,10 @@ def kv_usage_over_time(
     ax = axes[0, 0]
     known = num_kv_blocks is not None
     ax.set_ylabel("blocks in use (%)" if known else "blocks in use")
-    end = float((steps["start_s"] + steps["duration_s"]).max()) if len(steps) else 0.0
-    scale, unit = style.time_unit(end)
-    ax.set_xlabel(f"time ({unit})")
-    if end <= 0:
-        style.no_data(ax)
+    end = sampling.last_step_end(steps)
+    if _is_empty(axes.flat, ax, end):
         return figure
+    scale, _ = style.time_unit(end)
     edges = sampling.time_edges(end)
     shares = []
     for number, columns in _replicas(steps):
@@ -172,7 +180,7 @@ def kv_usage_over_time(
         used = columns["kv_blocks_used"] * factor
         shares.append(sampling.held_mean(columns["start_s"], columns["duration_s"], used, edges))
     _draw_shares(figure, ax, edges / scale, np.array(shares))
-    _time_axes([ax], end / scale, unit)
+    _time_axes([ax], end)
     if known:
         ax.set_ylim(0, 104)
         ax.set_yticks([0, 25, 50, 75, 100])
@@ -218,15 +226,12 @@ def batch_composition(steps: pd.DataFrame) -> Figure:
     price.set_title("duration of a step")
     price.set_xlabel("tokens in the step")
     price.set_ylabel("ms")
-    end = float((steps["start_s"] + steps["duration_s"]).max()) if len(steps) else 0.0
-    scale, unit = style.time_unit(end)
-    mix.set_xlabel(f"time ({unit})")
-    if end <= 0:
-        style.no_data(mix)
-        style.no_data(price)
+    end = sampling.last_step_end(steps)
+    if _is_empty(axes.flat, mix, end):
         return figure
+    scale, _ = style.time_unit(end)
     _stack(mix, steps, sampling.time_edges(end, bins=min(100, max(len(steps) // 3, 1))), scale)
-    _time_axes([mix], end / scale, unit)
+    _time_axes([mix], end)
     colours = {"prefill": style.ORANGE, "decode": style.BLUE}
     legend.legend_above(figure, [Patch(color=c) for c in colours.values()], list(colours))
     _step_price(price, steps)

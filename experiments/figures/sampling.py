@@ -93,3 +93,8 @@ def run_span(requests: pd.DataFrame, steps: pd.DataFrame) -> float:
     ends = [requests["finish_s"], requests["arrival_s"], steps["start_s"] + steps["duration_s"]]
     known = [float(e.max()) for e in ends if e.notna().any()]
     return max(known, default=0.0)
+
+
+def last_step_end(steps: pd.DataFrame) -> float:
+    """When the last step ended, in seconds; 0 without steps."""
+    return float((steps["start_s"] + steps["duration_s"]).max()) if len(steps) else 0.0

@@ -98,20 +98,11 @@ def simulate_point(point: Point, settings: SiliconSettings) -> Outcome:
         max_model_len=model.max_position_embeddings,
     )
     cache = CacheConfig(enable_prefix_caching=False)
-    blocks = num_kv_blocks(
-        model,
-        hardware,
-        parallel,
-        cache.block_size,
-        cache.gpu_memory_utilization,
-        scheduler.max_num_batched_tokens,
-        scheduler.max_num_seqs,
-    )
     simulation = Simulation(
         workload=point.workload(settings.requests_per_user, settings.seed),
         scheduler_config=scheduler,
         cache_config=cache,
-        num_blocks=blocks,
+        num_blocks=num_kv_blocks(model, hardware, parallel, scheduler, cache),
         cost_model=cost_model,
         router=RoundRobin(),
     )

@@ -155,35 +155,18 @@ def _write_page(
     command: str,
 ) -> None:
     errors = comparison.errors
-    rows = [
-        [label, *(percent(errors[f"{name}_{key}_error"]) for name in LATENCIES)]
-        for label, key in STATISTICS
-    ]
-    rows.append(["MAPE", *(percent(errors[f"{n}_mape"], signed=False) for n in LATENCIES)])
-    rows += [
-        [side, *(f"{comparison.means[n][place]:.4g} s" for n in LATENCIES)]
-        for side, place in (("measured, mean", 0), ("simulated, mean", 1))
-    ]
-    constants = [
-        [name, entry["value"], entry["fitted_on"]]
-        for name, entry in facts["fitted_constants"].items()
-    ]
     system = comparison.system
     pictures = [Chart(title, file) for title, file in charts]
     write_page(
         path,
         f"{system.model.name} on {system.hardware.name}: measured and simulated",
         [
-            Section(
-                "Errors",
-                HOW,
-                [Table("Error of the simulation", ["", "TTFT", "TPOT", "E2E"], rows)],
-            ),
+            Section("Errors", HOW, [_error_table(comparison)]),
             Section("Side by side", charts=pictures),
             Section(
                 "What was fitted, and on what",
                 "Constants of the GPU, the same for every run on it.",
-                [Table("Constants", ["constant", "value", "fitted on"], constants)],
+                [_constants_table(facts["fitted_constants"])],
             ),
         ],
         commands=[command],
@@ -195,3 +178,22 @@ def _write_page(
             Headline("Simulated in", f"{comparison.replayed.seconds:.2f} s"),
         ],
     )
+
+
+def _error_table(comparison: Comparison) -> Table:
+    errors = comparison.errors
+    rows = [
+        [label, *(percent(errors[f"{name}_{key}_error"]) for name in LATENCIES)]
+        for label, key in STATISTICS
+    ]
+    rows.append(["MAPE", *(percent(errors[f"{n}_mape"], signed=False) for n in LATENCIES)])
+    rows += [
+        [side, *(f"{comparison.means[n][place]:.4g} s" for n in LATENCIES)]
+        for side, place in (("measured, mean", 0), ("simulated, mean", 1))
+    ]
+    return Table("Error of the simulation", ["", "TTFT", "TPOT", "E2E"], rows)
+
+
+def _constants_table(constants: dict[str, dict[str, Any]]) -> Table:
+    rows = [[name, entry["value"], entry["fitted_on"]] for name, entry in constants.items()]
+    return Table("Constants", ["constant", "value", "fitted on"], rows)

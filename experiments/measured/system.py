@@ -108,39 +108,49 @@ def system_of(run: MeasuredRun, model: str | None = None, hardware: str | None =
     told = _Told(run.meta)
     its_model = _model(run, model, told)
     its_hardware = _hardware(run, hardware)
-    tensor = told.count("parallel_config", "tensor_parallel_size", 1) or 1
-    data = told.count("parallel_config", "data_parallel_size", 1) or 1
-    shares_experts = bool(its_model.num_experts) and data > 1
-    parallel = ParallelConfig(
-        tensor_parallel_size=tensor,
-        pipeline_parallel_size=told.count("parallel_config", "pipeline_parallel_size", 1) or 1,
-        data_parallel_size=data if shares_experts else 1,
-        enable_expert_parallel=bool(told("parallel_config", "enable_expert_parallel", False)),
-    )
+    replicas = told.count("parallel_config", "data_parallel_size", 1) or 1
+    lock_step = bool(its_model.num_experts) and replicas > 1
+    parallel = _parallel(told, replicas if lock_step else 1)
     its_model.check_parallel(parallel)
     scheduler = _scheduler(told, its_model)
-    cache = CacheConfig(
-        block_size=told.count("cache_config", "block_size", BLOCK_SIZE) or BLOCK_SIZE,
-        enable_prefix_caching=bool(told("cache_config", "enable_prefix_caching", True)),
-        gpu_memory_utilization=told("cache_config", "gpu_memory_utilization", DEFAULT_UTILIZATION),
-        sliding_window=its_model.sliding_window,
-    )
+    cache = _cache(told, its_model)
     blocks = told.count("cache_config", "num_gpu_blocks")
+    if blocks:
+        num_blocks = blocks - 1  # vLLM's null block holds nothing
+    else:
+        num_blocks = num_kv_blocks(its_model, its_hardware, parallel, scheduler, cache)
     return System(
         model=its_model,
         hardware=its_hardware,
         parallel=parallel,
         scheduler=scheduler,
         cache=cache,
-        # one block of vLLM's is the null block, which holds nothing
-        num_blocks=blocks - 1
-        if blocks
-        else _blocks(its_model, its_hardware, parallel, scheduler, cache),
-        replicas=data,
-        lock_step=shares_experts,
+        num_blocks=num_blocks,
+        replicas=replicas,
+        lock_step=lock_step,
         graph_tokens=_graph_tokens(told, scheduler),
         version=str(run.meta.get("vllm_version", "")),
         told_blocks=bool(blocks),
+    )
+
+
+def _parallel(told: _Told, data_parallel_size: int) -> ParallelConfig:
+    section = "parallel_config"
+    return ParallelConfig(
+        tensor_parallel_size=told.count(section, "tensor_parallel_size", 1) or 1,
+        pipeline_parallel_size=told.count(section, "pipeline_parallel_size", 1) or 1,
+        data_parallel_size=data_parallel_size,
+        enable_expert_parallel=bool(told(section, "enable_expert_parallel", False)),
+    )
+
+
+def _cache(told: _Told, model: ModelConfig) -> CacheConfig:
+    section = "cache_config"
+    return CacheConfig(
+        block_size=told.count(section, "block_size", BLOCK_SIZE) or BLOCK_SIZE,
+        enable_prefix_caching=bool(told(section, "enable_prefix_caching", True)),
+        gpu_memory_utilization=told(section, "gpu_memory_utilization", DEFAULT_UTILIZATION),
+        sliding_window=model.sliding_window,
     )
 
 
@@ -165,24 +175,6 @@ def _graph_tokens(told: _Told, scheduler: SchedulerConfig) -> int:
         return 0
     largest = told.count("compilation_config", "max_cudagraph_capture_size")
     return min(2 * scheduler.max_num_seqs, LARGEST_GRAPH) if largest is None else largest
-
-
-def _blocks(
-    model: ModelConfig,
-    hardware: HardwareConfig,
-    parallel: ParallelConfig,
-    scheduler: SchedulerConfig,
-    cache: CacheConfig,
-) -> int:
-    return num_kv_blocks(
-        model,
-        hardware,
-        parallel,
-        cache.block_size,
-        cache.gpu_memory_utilization,
-        scheduler.max_num_batched_tokens,
-        scheduler.max_num_seqs,
-    )
 
 
 def _model(run: MeasuredRun, option: str | None, told: _Told) -> ModelConfig:

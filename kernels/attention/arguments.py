@@ -7,11 +7,12 @@ query_start_loc int32 [R + 1].
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton.language as tl
 
-from kernels.attention.config import next_power_of_2
+from kernels.attention.config import LaunchConfig, next_power_of_2
 from kernels.target import Target
 
 LOG2_E = math.log2(math.e)
@@ -68,14 +69,7 @@ def check_shape(
         raise ValueError("the last dimension of q, k_cache and v_cache must be contiguous")
     if block_table.stride(1) != 1:
         raise ValueError("a row of block_table must be contiguous")
-    is_float8 = k_cache.dtype == torch.float8_e4m3fn
-    if q.dtype not in DOT_DTYPES or (k_cache.dtype != q.dtype and not is_float8):
-        raise ValueError(
-            f"q of {q.dtype} with a cache of {k_cache.dtype}: give both float32, float16 or "
-            "bfloat16, or the cache float8_e4m3fn"
-        )
-    if is_float8 and not target.has_float8:
-        raise ValueError(f"a float8 cache needs compute capability 8.9, this is {target.arch / 10}")
+    _check_types(q, k_cache, target)
     return Shape(
         num_tokens,
         seq_lens.shape[0],
@@ -85,6 +79,56 @@ def check_shape(
         block_size,
         k_cache.element_size(),
     )
+
+
+def _check_types(q: torch.Tensor, k_cache: torch.Tensor, target: Target) -> None:
+    is_float8 = k_cache.dtype == torch.float8_e4m3fn
+    if q.dtype not in DOT_DTYPES or (k_cache.dtype != q.dtype and not is_float8):
+        raise ValueError(
+            f"q of {q.dtype} with a cache of {k_cache.dtype}: give both float32, float16 or "
+            "bfloat16, or the cache float8_e4m3fn"
+        )
+    if is_float8 and not target.has_float8:
+        raise ValueError(f"a float8 cache needs compute capability 8.9, this is {target.arch / 10}")
+
+
+def strides_of(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    out: torch.Tensor,
+) -> tuple[int, ...]:
+    """The strides that the kernels are told, in their order."""
+    caches = (*k_cache.stride()[:3], *v_cache.stride()[:3])
+    return *q.stride()[:2], *caches, block_table.stride(0), *out.stride()[:2]
+
+
+def constants_of(
+    shape: Shape,
+    config: LaunchConfig,
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    lse: torch.Tensor | None,
+    sliding_window: int,
+    softcap: float,
+) -> dict[str, Any]:
+    """What both kernels are compiled for, and how they are launched."""
+    return {
+        "GROUP": shape.group,
+        "HEAD_DIM": shape.head_dim,
+        "DIM": shape.padded_dim,
+        "PAGE": shape.block_size,
+        "BLOCK_M": config.block_m,
+        "BLOCK_N": config.block_n,
+        "HAS_LSE": lse is not None,
+        "HAS_WINDOW": sliding_window > 0,
+        "HAS_SOFTCAP": softcap > 0.0,
+        "DOT_DTYPE": dot_dtype(q, k_cache),
+        "PRECISION": dot_precision(q),
+        "num_warps": config.num_warps,
+        "num_stages": config.num_stages,
+    }
 
 
 def dot_dtype(q: torch.Tensor, k_cache: torch.Tensor) -> tl.dtype:

@@ -15,9 +15,9 @@ import triton.language as tl
 from kernels.attention.arguments import (
     Shape,
     check_shape,
-    dot_dtype,
-    dot_precision,
+    constants_of,
     score_factors,
+    strides_of,
 )
 from kernels.attention.config import (
     MAX_VERIFY_LEN,
@@ -222,27 +222,11 @@ def paged_decode(
         pre_tanh,
         v_scale,
         sliding_window,
-        *(q.stride(0), q.stride(1)),
-        *k_cache.stride()[:3],
-        *v_cache.stride()[:3],
-        block_table.stride(0),
-        *(out.stride(0), out.stride(1)),
-        GROUP=shape.group,
+        *strides_of(q, k_cache, v_cache, block_table, out),
         QUERY_LEN=query_len,
-        HEAD_DIM=shape.head_dim,
-        DIM=shape.padded_dim,
-        PAGE=shape.block_size,
-        BLOCK_M=config.block_m,
-        BLOCK_N=config.block_n,
         MIN_TILES=max(1, MIN_SPLIT_TOKENS // config.block_n),
         IS_SPLIT=is_split,
-        HAS_LSE=lse is not None,
-        HAS_WINDOW=sliding_window > 0,
-        HAS_SOFTCAP=softcap > 0.0,
-        DOT_DTYPE=dot_dtype(q, k_cache),
-        PRECISION=dot_precision(q),
-        num_warps=config.num_warps,
-        num_stages=config.num_stages,
+        **constants_of(shape, config, q, k_cache, lse, sliding_window, softcap),
     )
     if part is not None and part_lse is not None:
         merge_parts(part, part_lse, out, lse)

@@ -8,9 +8,9 @@ import torch
 
 from kernels.attention.arguments import (
     check_shape,
-    dot_dtype,
-    dot_precision,
+    constants_of,
     score_factors,
+    strides_of,
 )
 from kernels.attention.config import LaunchConfig, prefill_config
 from kernels.attention.prefill_kernel import prefill_kernel
@@ -70,24 +70,8 @@ def paged_prefill(
         pre_tanh,
         v_scale,
         sliding_window,
-        *(q.stride(0), q.stride(1)),
-        *k_cache.stride()[:3],
-        *v_cache.stride()[:3],
-        block_table.stride(0),
-        *(out.stride(0), out.stride(1)),
-        GROUP=shape.group,
-        HEAD_DIM=shape.head_dim,
-        DIM=shape.padded_dim,
-        PAGE=shape.block_size,
-        BLOCK_M=config.block_m,
-        BLOCK_N=config.block_n,
+        *strides_of(q, k_cache, v_cache, block_table, out),
         IS_CAUSAL=causal,
-        HAS_LSE=lse is not None,
-        HAS_WINDOW=sliding_window > 0,
-        HAS_SOFTCAP=softcap > 0.0,
-        DOT_DTYPE=dot_dtype(q, k_cache),
-        PRECISION=dot_precision(q),
-        num_warps=config.num_warps,
-        num_stages=config.num_stages,
+        **constants_of(shape, config, q, k_cache, lse, sliding_window, softcap),
     )
     return out

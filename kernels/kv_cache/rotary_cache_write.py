@@ -157,18 +157,10 @@ def rotary_cache_write(
     Returns:
         q_out, or q.
     """
+    _check(q, k, cos_sin, k_cache)
     num_tokens, num_q_heads, head_dim = q.shape
     num_kv_heads = k.shape[1]
     out = q if q_out is None else q_out
-    if k_cache.shape[1] != num_kv_heads or k_cache.shape[3] != head_dim:
-        raise ValueError(
-            f"k_cache of shape {tuple(k_cache.shape)} does not hold {num_kv_heads} heads of "
-            f"{head_dim}: expected [num_blocks, {num_kv_heads}, block_size, {head_dim}]"
-        )
-    if cos_sin.shape[1] != head_dim:
-        raise ValueError(f"cos_sin has {cos_sin.shape[1]} columns, must have head_dim {head_dim}")
-    if k_cache.dtype == FLOAT8 and not target_of(q.device).has_float8:
-        raise ValueError("a float8_e4m3fn cache needs compute capability 8.9 or more: use bfloat16")
     if num_tokens == 0:
         return out
     _rotary_cache_write_kernel[(num_tokens,)](
@@ -196,3 +188,17 @@ def rotary_cache_write(
         **launch_config(num_q_heads, num_kv_heads, head_dim),
     )
     return out
+
+
+def _check(q: Tensor, k: Tensor, cos_sin: Tensor, k_cache: Tensor) -> None:
+    """Raise ValueError for shapes and types that the kernel does not take."""
+    num_kv_heads, head_dim = k.shape[1], q.shape[2]
+    if k_cache.shape[1] != num_kv_heads or k_cache.shape[3] != head_dim:
+        raise ValueError(
+            f"k_cache of shape {tuple(k_cache.shape)} does not hold {num_kv_heads} heads of "
+            f"{head_dim}: expected [num_blocks, {num_kv_heads}, block_size, {head_dim}]"
+        )
+    if cos_sin.shape[1] != head_dim:
+        raise ValueError(f"cos_sin has {cos_sin.shape[1]} columns, must have head_dim {head_dim}")
+    if k_cache.dtype == FLOAT8 and not target_of(q.device).has_float8:
+        raise ValueError("a float8_e4m3fn cache needs compute capability 8.9 or more: use bfloat16")

@@ -101,16 +101,11 @@ class KernelConstants:
                 raise ConfigError(
                     f"cost_model.constants.{name}={getattr(self, name)} must lie in (0, 1.2]"
                 )
-        if self.attention_tile_rows < 1:
-            raise ConfigError(
-                f"cost_model.constants.attention_tile_rows={self.attention_tile_rows}"
-                " must be at least 1"
-            )
-        if self.roofline_exponent < 1:
-            raise ConfigError(
-                f"cost_model.constants.roofline_exponent={self.roofline_exponent}"
-                " must be at least 1"
-            )
+        for name in ("attention_tile_rows", "roofline_exponent"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"cost_model.constants.{name}={getattr(self, name)} must be at least 1"
+                )
 
     def scaled(self, factor: float) -> "KernelConstants":
         """The same shares with every fixed time `factor` times as short."""

@@ -1,43 +1,16 @@
-"""The engine step by step: streaming, ends, n answers, aborts and failures, around a script."""
+"""The engine step by step: streaming, ends, preemption and failures, around a script."""
 
-import json
 from itertools import chain, pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engine.config import EngineConfig
-from engine.errors import InputError, ModelLoadError
-from engine.llm_engine import LLMEngine
 from engine.outputs import CompletionOutput, RequestOutput
 from engine.token_logprobs import TokenLogprobs
-from tests.engine.checkpoints import make_checkpoint
+from tests.engine.scripted_answers import ASYNC, DELTA, FINAL, answer, drain
 from tests.engine.scripted_core import EOS, by_prompt, scripted_engine, spell
 from workbench.outputs import NewRequestData
-from workbench.request import Request
 from workbench.sampling_params import RequestOutputKind, SamplingParams
-
-FINAL = RequestOutputKind.FINAL_ONLY
-DELTA = RequestOutputKind.DELTA
-ASYNC = pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
-
-
-def drain(engine: LLMEngine) -> list[RequestOutput]:
-    outputs = []
-    while engine.has_unfinished_requests():
-        outputs += engine.step()
-    return outputs
-
-
-def answer(engine: LLMEngine, prompt: str = "p", **params: object) -> CompletionOutput:
-    """The one answer to one prompt."""
-    params = {"max_tokens": 20, "output_kind": FINAL} | params
-    engine.add_request("only", prompt, SamplingParams(**params))  # type: ignore[arg-type]
-    (output,) = drain(engine)
-    assert output.finished
-    (completion,) = output.outputs
-    return completion
 
 
 @ASYNC
@@ -177,49 +150,6 @@ def test_a_request_that_outgrows_the_cache_ends_with_an_error() -> None:
 
 
 @ASYNC
-def test_n_answers_are_one_output_and_share_the_prompts_blocks(is_async: bool) -> None:
-    def script(request: NewRequestData, count: int) -> int:
-        return EOS if count > int(request.request_id[0]) else 97 + int(request.request_id[0])
-
-    engine = scripted_engine(script, is_async=is_async)
-    params = SamplingParams(n=3, seed=5, output_kind=FINAL, prompt_logprobs=None)
-    engine.add_request("ask", "p" * 9, params)
-    (output,) = drain(engine)
-    assert output.request_id == "ask"
-    assert [(each.index, each.text) for each in output.outputs] == [(0, "a"), (1, "bb"), (2, "ccc")]
-    assert output.metrics is not None
-    assert output.metrics.num_generation_tokens == 9
-
-
-def test_answers_take_seeds_in_a_row_and_blocks_of_the_first() -> None:
-    seen: dict[str, NewRequestData] = {}
-
-    def script(request: NewRequestData, count: int) -> int:
-        seen[request.request_id] = request
-        return 65
-
-    engine = scripted_engine(script)
-    params = SamplingParams(n=3, seed=5, max_tokens=2, output_kind=FINAL)
-    engine.add_request("ask", "p" * 9, params)
-    drain(engine)
-    assert [request.sampling_params.seed for request in seen.values()] == [5, 6, 7]  # type: ignore[union-attr]
-    assert [request.num_computed_tokens for request in seen.values()] == [0, 8, 8]
-    alone = scripted_engine(script, cache={"enable_prefix_caching": False})
-    alone.add_request("ask", "p" * 9, params)
-    drain(alone)
-    assert [request.num_computed_tokens for request in seen.values()] == [0, 0, 0]
-
-
-def test_a_stream_of_n_answers_tells_what_is_new() -> None:
-    engine = scripted_engine(spell("ab"))
-    engine.add_request("ask", "p", SamplingParams(n=2, output_kind=DELTA))
-    outputs = drain(engine)
-    assert [len(output.outputs) for output in outputs] == [2, 2, 2]
-    assert [output.finished for output in outputs] == [False, False, True]
-    assert "".join(output.outputs[1].text for output in outputs) == "ab"
-
-
-@ASYNC
 def test_prompt_logprobs_are_whole_however_the_prompt_is_chunked(is_async: bool) -> None:
     engine = scripted_engine(spell("ab"), is_async=is_async, max_num_batched_tokens=5)
     for request_id in ("first", "again"):
@@ -233,23 +163,6 @@ def test_prompt_logprobs_are_whole_however_the_prompt_is_chunked(is_async: bool)
         assert ids == output.prompt_token_ids[1:]
         assert told[1] is not None
         assert told[1][ord("r")].decoded_token == "r"
-
-
-@ASYNC
-def test_an_abort_ends_all_answers_and_nothing_comes_after_it(is_async: bool) -> None:
-    engine = scripted_engine(spell("x" * 50), is_async=is_async)
-    engine.add_request("ask", "p", SamplingParams(n=2, max_tokens=40))
-    engine.add_request("other", "p", SamplingParams(max_tokens=9, output_kind=FINAL))
-    for _ in range(4):
-        engine.step()
-    (last,) = engine.abort_request("ask")
-    assert last.finished
-    assert [each.finish_reason for each in last.outputs] == ["abort", "abort"]
-    assert last.outputs[0].text.startswith("x")
-    assert engine.abort_request(["ask", "unknown"]) == []
-    (other,) = drain(engine)
-    assert (other.request_id, other.outputs[0].text) == ("other", "x" * 9)
-    assert engine.num_unfinished_requests == 0
 
 
 @ASYNC
@@ -273,56 +186,6 @@ def test_preemption_changes_no_answer(is_async: bool, stop: tuple[str, ...]) -> 
         assert [next(iter(each)) for each in output.outputs[0].logprobs or ()] == expected
 
 
-def test_a_request_that_cannot_be_served_is_refused_and_leaves_nothing() -> None:
-    engine = scripted_engine(spell("a"), num_blocks=2)
-    with pytest.raises(InputError, match="exceeds the whole KV cache of 2 blocks of 4 tokens"):
-        engine.add_request("big", "p" * 20, SamplingParams())
-    assert not engine.has_unfinished_requests()
-    engine.add_request("same", "p", SamplingParams())
-    with pytest.raises(InputError, match="request_id='same' is in use"):
-        engine.add_request("same", "p", SamplingParams())
-    assert len(drain(engine)) > 0
-
-
-def test_a_priority_is_a_whole_number() -> None:
-    engine = scripted_engine(spell("a"), policy="priority")
-    with pytest.raises(InputError, match="priority='x' must be a whole number"):
-        engine.add_request("r", "p", priority="x")  # type: ignore[arg-type]
-    assert not engine.has_unfinished_requests()
-
-
-def test_a_request_that_the_core_fails_to_add_leaves_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    engine = scripted_engine(spell("ab"))
-    add, core = engine.core.add_request, engine.core
-
-    def fail_at_the_second(request: Request) -> bool:
-        if request.request_id == "1_ask":
-            raise RuntimeError("no room")
-        return add(request)
-
-    monkeypatch.setattr(core, "add_request", fail_at_the_second)
-    params = SamplingParams(n=2, output_kind=FINAL)
-    with pytest.raises(RuntimeError, match="no room"):
-        engine.add_request("ask", "p", params)
-    assert engine.num_unfinished_requests == 0
-    assert engine.core.scheduler.num_unfinished_requests == 0
-    monkeypatch.undo()
-    engine.add_request("ask", "p", params)
-    (output,) = drain(engine)
-    assert [each.text for each in output.outputs] == ["ab", "ab"]
-
-
-def test_an_id_that_another_requests_answer_has_is_refused() -> None:
-    engine = scripted_engine(spell("ab"))
-    engine.add_request("1_ask", "p", SamplingParams(output_kind=FINAL))
-    with pytest.raises(InputError, match="request_id='ask' is in use"):
-        engine.add_request("ask", "p", SamplingParams(n=2))
-    (output,) = drain(engine)
-    assert output.outputs[0].text == "ab"
-
-
 def test_the_prompt_of_a_request_with_nan_has_no_log_probabilities() -> None:
     engine = scripted_engine(spell("ab"))
     executor: Any = engine.core.executor
@@ -341,29 +204,6 @@ def test_the_prompt_of_a_request_with_nan_has_no_log_probabilities() -> None:
     assert output.prompt_logprobs is not None
     assert output.prompt_logprobs[:2] == [None, None]
     assert output.prompt_logprobs[2] is not None
-
-
-@pytest.mark.parametrize(
-    ("broken", "message"),
-    [
-        ("{", "is not valid JSON"),
-        ({"num_attention_heads": 7}, "not a multiple of the number of attention heads"),
-        ({"rope_parameters": "x"}, "rope_parameters"),
-        ({"rope_parameters": {"rope_type": "default", "rope_theta": "x"}}, "does not describe"),
-        ({"vocab_size": "x"}, "'vocab_size' expected int"),
-    ],
-)
-def test_a_broken_config_is_not_blamed_on_the_tokenizer(
-    tmp_path: Path, broken: str | dict[str, Any], message: str
-) -> None:
-    make_checkpoint(tmp_path)
-    config = tmp_path / "config.json"
-    if isinstance(broken, dict):
-        broken = json.dumps(json.loads(config.read_text()) | broken)
-    config.write_text(broken)
-    with pytest.raises(ModelLoadError, match=message) as caught:
-        LLMEngine.from_config(EngineConfig(model=str(tmp_path), device="cpu"))
-    assert "tokenizer" not in str(caught.value)
 
 
 def test_metrics_follow_the_clock_of_the_core() -> None:

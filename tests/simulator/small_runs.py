@@ -1,6 +1,7 @@
 """Small simulations for the tests: sane limits, and any of them replaced by name."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -108,3 +109,26 @@ def random_requests(
             )
         )
     return requests
+
+
+class Follow:
+    """Half of the requests arrive on their own; each of them sets off one of the other half."""
+
+    is_open_loop = False
+
+    def __init__(self, requests: Sequence[WorkloadRequest]) -> None:
+        half = len(requests) // 2
+        self._initial = requests[:half]
+        self._next = {str(i): requests[half + i] for i in range(half)}
+
+    @property
+    def num_requests(self) -> int:
+        return len(self._initial) + len(self._next)
+
+    def initial(self) -> Sequence[WorkloadRequest]:
+        return self._initial
+
+    def after_finish(self, request_id: str, now: float) -> list[WorkloadRequest]:
+        request = self._next.get(request_id)
+        think_s = 0.01 * (int(request_id) % 3)
+        return [] if request is None else [replace(request, arrival_time=now + think_s)]

@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 
 from simulator.hardware import HardwareConfig
-from simulator.memory import num_kv_blocks, plan_memory
+from simulator.memory import block_bytes, num_kv_blocks, plan_memory
 from simulator.model_config import ModelConfig, load_model_preset
 from simulator.parallel import ParallelConfig
+from workbench.config import CacheConfig, SchedulerConfig
 from workbench.errors import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "hardware"
 NAMES = sorted(file.stem for file in CONF.glob("*.yaml"))
+SCHEDULER, CACHE = SchedulerConfig(), CacheConfig()
 Load = Callable[[str], HardwareConfig]
 
 
@@ -50,27 +52,37 @@ def test_bad_numbers_are_named(hardware: Load) -> None:
 def test_blocks_of_a_measured_engine(shared_dir: Path, hardware: Load, llama: ModelConfig) -> None:
     meta = json.loads((shared_dir / "measured/RTX4090/Llama-3.1-8B/meta.json").read_text())
     measured = meta["kv_cache"]["num_gpu_blocks"]
-    blocks = num_kv_blocks(llama, hardware("rtx4090"), ParallelConfig(), 16, 0.9, 2048, 256)
+    blocks = num_kv_blocks(llama, hardware("rtx4090"), ParallelConfig(), SCHEDULER, CACHE)
     assert blocks == pytest.approx(measured, rel=0.02)
 
 
 def test_blocks_grow_with_memory_and_degrees(hardware: Load, llama: ModelConfig) -> None:
-    def blocks(name: str, parallel: ParallelConfig, **more: float) -> int:
-        return num_kv_blocks(llama, hardware(name), parallel, **more)  # type: ignore[arg-type]
+    def blocks(
+        name: str,
+        parallel: ParallelConfig,
+        scheduler: SchedulerConfig = SCHEDULER,
+        cache: CacheConfig = CACHE,
+    ) -> int:
+        return num_kv_blocks(llama, hardware(name), parallel, scheduler, cache)
 
     one = blocks("a100", ParallelConfig())
     assert blocks("h200", ParallelConfig()) > one
     assert blocks("a100", ParallelConfig(2)) > 2 * one
     assert blocks("a100", ParallelConfig(1, 2)) > 2 * one
     assert blocks("a100", ParallelConfig(16)) < 1.2 * blocks("a100", ParallelConfig(8))
-    assert blocks("a100", ParallelConfig(), gpu_memory_utilization=0.5) < one
-    assert blocks("a100", ParallelConfig(), max_num_batched_tokens=65536) < one
-    assert blocks("a100", ParallelConfig(), block_size=32) == pytest.approx(one / 2, rel=0.01)
+    half = CacheConfig(gpu_memory_utilization=0.5)
+    assert blocks("a100", ParallelConfig(), cache=half) < one
+    wide = SchedulerConfig(max_num_batched_tokens=65536)
+    assert blocks("a100", ParallelConfig(), scheduler=wide) < one
+    large_blocks = CacheConfig(block_size=32)
+    assert blocks("a100", ParallelConfig(), cache=large_blocks) == pytest.approx(one / 2, rel=0.01)
+    assert blocks("a100", ParallelConfig(), cache=CacheConfig(num_gpu_blocks_override=7)) == 7
 
 
 def test_memory_plan_adds_up(hardware: Load) -> None:
     mixture = load_model_preset("mixtral_8x7b")
-    plan = plan_memory(mixture, hardware("h100"), ParallelConfig(2, enable_expert_parallel=True))
+    parallel = ParallelConfig(2, enable_expert_parallel=True)
+    plan = plan_memory(mixture, hardware("h100"), parallel, SCHEDULER, CACHE)
     assert plan.weights + plan.activations + plan.other + plan.kv_cache == pytest.approx(
         plan.usable
     )
@@ -80,11 +92,10 @@ def test_memory_plan_adds_up(hardware: Load) -> None:
 def test_weights_that_do_not_fit(hardware: Load) -> None:
     big = load_model_preset("llama3_70b")
     with pytest.raises(ConfigError, match=r"131\.4 GiB.*raise tensor_parallel_size \(now 1\)"):
-        num_kv_blocks(big, hardware("a100"), ParallelConfig())
-    assert num_kv_blocks(big, hardware("a100"), ParallelConfig(4)) > 1000
+        num_kv_blocks(big, hardware("a100"), ParallelConfig(), SCHEDULER, CACHE)
+    assert num_kv_blocks(big, hardware("a100"), ParallelConfig(4), SCHEDULER, CACHE) > 1000
 
 
-@pytest.mark.parametrize("more", [{"gpu_memory_utilization": 0.0}, {"block_size": 0}])
-def test_bad_settings_are_named(hardware: Load, llama: ModelConfig, more: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(more))):
-        num_kv_blocks(llama, hardware("a100"), ParallelConfig(), **more)  # type: ignore[arg-type]
+def test_a_block_without_tokens_is_refused(llama: ModelConfig) -> None:
+    with pytest.raises(ConfigError, match="block_size"):
+        block_bytes(llama, ParallelConfig(), 0)

@@ -11,6 +11,7 @@ from simulator.hardware import HardwareConfig
 from simulator.memory import block_bytes, num_kv_blocks, num_kv_groups
 from simulator.model_config import ModelConfig
 from simulator.parallel import ParallelConfig
+from workbench.config import CacheConfig, SchedulerConfig
 from workbench.errors import ConfigError
 from workbench.step_profile import StepShape
 
@@ -19,8 +20,8 @@ Load = Callable[[str], HardwareConfig]
 
 def test_a_hybrid_cache_has_twice_as_many_blocks(hardware: Load, llama: ModelConfig) -> None:
     one, two = (
-        num_kv_blocks(llama, hardware("a100"), ParallelConfig(), hybrid_window=window)
-        for window in (None, 1024)
+        num_kv_blocks(llama, hardware("a100"), ParallelConfig(), SchedulerConfig(), cache)
+        for cache in (CacheConfig(), CacheConfig(hybrid_window=1024))
     )
     assert two - 2 * one in (0, 1)
 

@@ -2,7 +2,7 @@
 
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.workbench.random_world import World, run, worlds
+from tests.workbench.random_world import Run, World, run, worlds
 from workbench.outputs import SchedulerOutput
 from workbench.scheduler.scheduler import Scheduler
 
@@ -60,26 +60,24 @@ def test_every_request_ends_exactly_once_with_all_its_tokens(world: World) -> No
             assert num_tokens <= full
 
 
+def assert_same_decisions(a: Run, b: Run) -> None:
+    """Step by step, so that the first difference is the one that is told."""
+    for one, other in zip(a.outputs, b.outputs, strict=False):
+        assert one == other
+    assert a.finished == b.finished
+    assert len(a.outputs) == len(b.outputs)
+
+
 @SETTINGS
 @given(worlds())
 def test_the_decode_cohort_changes_no_decision(world: World) -> None:
-    with_cohort = run(world, use_cohort=True)
-    one_by_one = run(world, use_cohort=False)
-    for a, b in zip(with_cohort.outputs, one_by_one.outputs, strict=False):
-        assert a == b
-    assert with_cohort.finished == one_by_one.finished
-    assert len(with_cohort.outputs) == len(one_by_one.outputs)
+    assert_same_decisions(*(run(world, use_cohort=use) for use in (True, False)))
 
 
 @SETTINGS
 @given(worlds())
 def test_moving_blocks_in_runs_changes_no_decision(world: World) -> None:
-    in_runs = run(world, use_runs=True)
-    one_by_one = run(world, use_runs=False)
-    for a, b in zip(in_runs.outputs, one_by_one.outputs, strict=False):
-        assert a == b
-    assert in_runs.finished == one_by_one.finished
-    assert len(in_runs.outputs) == len(one_by_one.outputs)
+    assert_same_decisions(*(run(world, use_runs=use) for use in (True, False)))
 
 
 @SETTINGS

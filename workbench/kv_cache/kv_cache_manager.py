@@ -9,6 +9,7 @@ from collections.abc import Hashable, Iterable, Sequence
 
 from workbench.config import CacheConfig
 from workbench.kv_cache.block_hash import BlockHashes
+from workbench.kv_cache.block_tables import BlockTables
 from workbench.kv_cache.cache_layout import make_layout
 from workbench.kv_cache.eviction import EvictionPolicy
 from workbench.kv_cache.integrity import check_integrity
@@ -57,6 +58,7 @@ class KVCacheManager:
         self.pool, self.groups = make_layout(
             config, num_blocks, max_model_len, max_in_flight_tokens, eviction, use_runs
         )
+        self._tables = BlockTables(self.pool, self.groups, config.block_size)
         self._lookups = LookupLog(config.block_size, eviction)
         # vLLM counts its reserved null block among all blocks.
         self.watermark_blocks = int(watermark * (num_blocks + 1))
@@ -92,9 +94,7 @@ class KVCacheManager:
 
     def fits_alone(self, request: Request, num_tokens: int) -> bool:
         """Whether an empty cache could ever hold `num_tokens` tokens of this request."""
-        num_blocks = -(-num_tokens // self.block_size)
-        needed = sum(group.admission_cap(num_blocks) for group in self.groups)
-        return needed <= self.pool.num_blocks
+        return self._tables.most_blocks(num_tokens) <= self.pool.num_blocks
 
     def get_computed_blocks(self, request: Request) -> PrefixHit:
         """The longest cached prefix; at least one token is left to compute, for its logits."""
@@ -144,14 +144,14 @@ class KVCacheManager:
         num_free = self.pool.num_free_blocks - (self.watermark_blocks if keep_watermark else 0)
         if full_sequence_must_fit:
             num_tokens = min(request.num_tokens, self.max_model_len)
-            needed = self._num_blocks_to_allocate(request, num_tokens, hit, num_computed, cap=True)
+            needed = self._tables.num_needed(request, num_tokens, hit, num_computed, cap=True)
             if needed > num_free:
                 return None
         num_slots = min(num_computed + num_new_tokens, self.max_model_len)
-        if self._num_blocks_to_allocate(request, num_slots, hit, num_computed) > num_free:
+        if self._tables.num_needed(request, num_slots, hit, num_computed) > num_free:
             return None
-        self._start_tables(request, hit, num_computed)
-        new_blocks = self._extend_tables(request, num_slots)
+        self._tables.start(request, hit, num_computed)
+        new_blocks = self._tables.extend(request, num_slots)
         if self.enable_caching:
             self.cache_blocks(request, min(num_computed + num_new_tokens, request.num_tokens))
         return new_blocks
@@ -167,71 +167,39 @@ class KVCacheManager:
             The new blocks of each group, or None, with nothing changed but blocks that had left
             their window, where the free blocks do not suffice.
         """
-        if not self._has_window:
-            return self._extend_table(request, num_new_tokens)
         num_computed = request.num_computed_tokens
+        num_slots = min(num_computed + num_new_tokens, self.max_model_len)
+        if self._has_window:
+            new_blocks = self._slide_tables(request, num_computed, num_slots)
+        else:
+            new_blocks = self._extend_table(request, num_slots)
+        if new_blocks is not None and self.enable_caching:
+            self.cache_blocks(request, min(num_computed + num_new_tokens, request.num_tokens))
+        return new_blocks
+
+    def _extend_table(self, request: Request, num_slots: int) -> list[list[int]] | None:
+        """The new blocks of a running request where no block ever leaves a window."""
+        table = request.block_ids[0]
+        num_new = -(-num_slots // self.block_size) - len(table)
+        if num_new <= 0:
+            return NO_BLOCKS
+        if num_new > self.pool.num_free_blocks:
+            return None
+        blocks = self.pool.get_new_blocks(num_new)
+        table += blocks
+        return [blocks]
+
+    def _slide_tables(
+        self, request: Request, num_computed: int, num_slots: int
+    ) -> list[list[int]] | None:
+        """The new blocks of a running request, once those behind its windows are given back."""
         processed = max(0, num_computed - request.num_in_flight_tokens)
         for group in self.groups:
             group.free_skipped(request, processed)
-        num_slots = min(num_computed + num_new_tokens, self.max_model_len)
-        needed = self._num_blocks_to_allocate(request, num_slots, self._no_hit, num_computed)
+        needed = self._tables.num_needed(request, num_slots, self._no_hit, num_computed)
         if needed > self.pool.num_free_blocks:
             return None
-        new_blocks = self._extend_tables(request, num_slots)
-        if self.enable_caching:
-            self.cache_blocks(request, min(num_computed + num_new_tokens, request.num_tokens))
-        return new_blocks
-
-    def _extend_table(self, request: Request, num_new_tokens: int) -> list[list[int]] | None:
-        """`allocate_slots` for a running request where no block ever leaves a window."""
-        num_computed = request.num_computed_tokens
-        num_slots = min(num_computed + num_new_tokens, self.max_model_len)
-        table = request.block_ids[0]
-        num_new = -(-num_slots // self.block_size) - len(table)
-        new_blocks = NO_BLOCKS
-        if num_new > 0:
-            if num_new > self.pool.num_free_blocks:
-                return None
-            blocks = self.pool.get_new_blocks(num_new)
-            table += blocks
-            new_blocks = [blocks]
-        if self.enable_caching:
-            self.cache_blocks(request, min(num_computed + num_new_tokens, request.num_tokens))
-        return new_blocks
-
-    def _num_blocks_to_allocate(
-        self,
-        request: Request,
-        num_tokens: int,
-        hit: PrefixHit,
-        num_computed_tokens: int,
-        cap: bool = False,
-    ) -> int:
-        needed = 0
-        for group, blocks in zip(self.groups, hit.blocks, strict=True):
-            tokens = num_tokens
-            if cap:
-                num_blocks = -(-num_tokens // self.block_size)
-                tokens = group.admission_cap(num_blocks) * self.block_size
-            needed += group.num_blocks_to_allocate(request, tokens, blocks, num_computed_tokens)
-        return needed
-
-    def _start_tables(self, request: Request, hit: PrefixHit, num_computed_tokens: int) -> None:
-        request.block_ids = [[] for _ in self.groups]
-        request.num_cached_blocks = [0] * len(self.groups)
-        if hit.num_tokens:
-            for group, blocks in zip(self.groups, hit.blocks, strict=True):
-                group.adopt(request, blocks, num_computed_tokens)
-
-    def _extend_tables(self, request: Request, num_tokens: int) -> list[list[int]]:
-        num_required = -(-num_tokens // self.block_size)
-        new_blocks = []
-        for table in request.block_ids:
-            num_new = num_required - len(table)
-            blocks = self.pool.get_new_blocks(num_new) if num_new > 0 else []
-            table += blocks
-            new_blocks.append(blocks)
-        return new_blocks
+        return self._tables.extend(request, num_slots)
 
     def cache_blocks(self, request: Request, num_tokens: int) -> None:
         """Make the full blocks of the first `num_tokens` tokens known to other requests."""

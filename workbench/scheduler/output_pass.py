@@ -5,7 +5,7 @@ preempted or have ended in between; its rows are then stale, or nobody's.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput
 from workbench.request import Request, RequestStatus
@@ -46,6 +46,13 @@ class OutputPass:
         # Nothing can happen but that every list of output tokens grows.
         deque(map(list.extend, batch.output_lists, rows), maxlen=0)
         return EngineCoreOutputs(batch.requests, rows)
+
+    def take_drafts(self, draft_token_ids: Mapping[str, list[int]]) -> None:
+        """Give the running requests the drafts that the next step is to verify."""
+        for request_id, token_ids in draft_token_ids.items():
+            request = self._state.requests.get(request_id)
+            if request is not None and request.status is RequestStatus.RUNNING:
+                request.spec_token_ids = () if request.is_prefill_chunk else token_ids
 
     def _apply_lengths(
         self, step: InFlightStep, ending: list[Request], now: float

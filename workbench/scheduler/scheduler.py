@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable
 
 from workbench.config import CacheConfig, SchedulerConfig
 from workbench.errors import SchedulerError
-from workbench.kv_cache.eviction import EvictionPolicy, LRUEviction
+from workbench.kv_cache.eviction import EvictionPolicy
 from workbench.kv_cache.host_cache import HostCache
-from workbench.kv_cache.kv_cache_manager import KVCacheManager
 from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput, SchedulerOutput
 from workbench.request import Request, RequestStatus
 from workbench.scheduler.admission_pass import AdmissionPass
@@ -23,9 +22,16 @@ from workbench.scheduler.decode_ahead import DecodeAhead
 from workbench.scheduler.feasibility import check_settings, why_ignored, why_truncated
 from workbench.scheduler.grammar_pass import GrammarPass
 from workbench.scheduler.output_pass import OutputPass
-from workbench.scheduler.preemption import LastAdmitted, LowestPriority, VictimPolicy
+from workbench.scheduler.parts import (
+    cohort_is_exact,
+    decodes_repeat,
+    default_queue,
+    default_victim,
+    make_cache,
+)
+from workbench.scheduler.preemption import VictimPolicy
 from workbench.scheduler.prefill_limits import PrefillLimits
-from workbench.scheduler.request_queue import FCFSQueue, PriorityQueue, RequestQueue
+from workbench.scheduler.request_queue import RequestQueue
 from workbench.scheduler.running_pass import RunningPass
 from workbench.scheduler.state import SchedulerState
 from workbench.scheduler.stuck_watch import StuckWatch
@@ -74,7 +80,7 @@ class Scheduler:
         self._batch_policy = batch_policy = batch_policy or UnifiedBatching()
         max_model_len = check_settings(config, cache_config, num_blocks, batch_policy)
         depth = max_concurrent_batches or (2 if config.async_scheduling else 1)
-        self.kv_cache_manager = _make_cache(
+        self.kv_cache_manager = make_cache(
             config, cache_config, num_blocks, max_model_len, depth, eviction, use_runs
         )
         self._state = SchedulerState(
@@ -82,17 +88,11 @@ class Scheduler:
             max_model_len,
             self.kv_cache_manager,
             HostCache(num_host_blocks) if config.preemption_mode == "swap" else None,
-            _default_queue(config) if queue is None else queue,  # an empty queue is false
-            use_cohort=use_cohort and _cohort_is_exact(config, batch_policy, depth),
+            default_queue(config) if queue is None else queue,  # an empty queue is false
+            use_cohort=use_cohort and cohort_is_exact(config, batch_policy, depth),
         )
-        self._may_decode_ahead = depth == 1 and self._decodes_repeat()
-        self._make_passes(victim_policy or _default_victim(config), forget_uncomputed_blocks)
-
-    def _decodes_repeat(self) -> bool:
-        """Whether the policies need not be asked about steps of nothing but decodes."""
-        state = self._state
-        may_skip = self._batch_policy.repeats_decodes and not state.waiting.counts_service
-        return may_skip and state.use_cohort
+        self._may_decode_ahead = decodes_repeat(self._state, batch_policy, depth)
+        self._make_passes(victim_policy or default_victim(config), forget_uncomputed_blocks)
 
     def _make_passes(self, victim_policy: VictimPolicy, forget_uncomputed_blocks: bool) -> None:
         state = self._state
@@ -193,11 +193,7 @@ class Scheduler:
             request = state.requests.get(request_id)
             if request is None:
                 continue
-            if request.status is RequestStatus.RUNNING:
-                state.forget_running(request)
-                state.running.remove(request)
-            else:
-                state.waiting.remove(request)
+            state.withdraw(request)
             request.status = RequestStatus.FINISHED_ABORTED
             state.release(request)
             aborted.append(request)
@@ -294,21 +290,13 @@ class Scheduler:
         if self._state.failed:
             outputs.finished += self._state.failed
             self._state.failed = []
-        if model_output.draft_token_ids:
-            self._take_drafts(model_output)
-        elif self._state.num_constrained:
-            self._grammar_pass.take_drafts({})
-        return outputs
-
-    def _take_drafts(self, model_output: ModelRunnerOutput) -> None:
-        if self.config.async_scheduling:
+        drafts = model_output.draft_token_ids
+        if drafts and not self.config.async_scheduling:
+            self._output_pass.take_drafts(drafts)
+        elif drafts or self._state.num_constrained:
             # the device keeps its drafts; placeholders stand for them
-            self._grammar_pass.take_drafts(model_output.draft_token_ids)
-            return
-        for request_id, token_ids in model_output.draft_token_ids.items():
-            request = self._state.requests.get(request_id)
-            if request is not None and request.status is RequestStatus.RUNNING:
-                request.spec_token_ids = () if request.is_prefill_chunk else token_ids
+            self._grammar_pass.take_drafts(drafts)
+        return outputs
 
     def _admit(self, batch: Batch, now: float, whole_prompts: bool) -> None:
         if len(self._state.waiting):
@@ -319,45 +307,3 @@ class Scheduler:
     def check_integrity(self) -> None:
         """Raise AssertionError where the lists, the blocks and the counts disagree."""
         self._state.check_integrity()
-
-
-def _default_queue(config: SchedulerConfig) -> RequestQueue:
-    return PriorityQueue() if config.policy == "priority" else FCFSQueue()
-
-
-def _default_victim(config: SchedulerConfig) -> VictimPolicy:
-    return LowestPriority() if config.policy == "priority" else LastAdmitted()
-
-
-def _make_cache(
-    config: SchedulerConfig,
-    cache_config: CacheConfig,
-    num_blocks: int,
-    max_model_len: int,
-    depth: int,
-    eviction: EvictionPolicy | None,
-    use_runs: bool,
-) -> KVCacheManager:
-    return KVCacheManager(
-        cache_config,
-        num_blocks,
-        max_model_len,
-        max_in_flight_tokens=depth * config.max_num_batched_tokens,
-        # An eviction policy that holds no block is false.
-        eviction=LRUEviction() if eviction is None else eviction,
-        watermark=config.watermark,
-        # Tokens that are only promised, or guessed, could turn out not to fill a block.
-        caches_late=not config.async_scheduling and not config.num_speculative_tokens,
-        use_runs=use_runs,
-    )
-
-
-def _cohort_is_exact(config: SchedulerConfig, batch_policy: BatchPolicy, depth: int) -> bool:
-    """Whether keeping decodes together can change no decision."""
-    return (
-        not config.num_speculative_tokens
-        # Results one step late need placeholders; deeper pipelines leave gaps between decodes.
-        and depth == (2 if config.async_scheduling else 1)
-        # Late results fill blocks between two decodes, where an admission could find them.
-        and (not config.async_scheduling or batch_policy.decodes_first)
-    )

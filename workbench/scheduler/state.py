@@ -168,13 +168,17 @@ class SchedulerState:
         self.waiting.prepend(request)
         output.preempted_req_ids.append(request.request_id)
 
-    def fail(self, request: Request, reason: str) -> None:
-        """End a request as an error, wherever it is."""
+    def withdraw(self, request: Request) -> None:
+        """Take an unfinished request from the running ones, or from the queue."""
         if request.status is RequestStatus.RUNNING:
             self.forget_running(request)
             self.running.remove(request)
         else:
             self.waiting.remove(request)
+
+    def fail(self, request: Request, reason: str) -> None:
+        """End a request as an error, wherever it is."""
+        self.withdraw(request)
         request.status = RequestStatus.FINISHED_ERROR
         request.stop_reason = reason
         self.release(request, is_sound=False)

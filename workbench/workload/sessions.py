@@ -22,6 +22,11 @@ from workbench.workload.block_ids import BlockIdColumn
 from workbench.workload.bounds import check_times
 
 
+def session_numbers(turns: IntArray) -> IntArray:
+    """The number of the session of each request, from 0; turn 0 begins a session."""
+    return np.cumsum(turns == 0) - 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionPlan:
     """Requests in the order of sessions and turns, with what they share; arrays of shape [n].
@@ -40,7 +45,7 @@ class SessionPlan:
     @property
     def sessions(self) -> IntArray:
         """The number of the session of each request."""
-        return np.cumsum(self.turns == 0) - 1
+        return session_numbers(self.turns)
 
     def columns(self, num_output_tokens: IntArray) -> RequestColumns:
         """The requests as columns, with session names if a session has a second turn."""
@@ -162,7 +167,7 @@ def session_blocks(
     `prompts` are whole prompts [n]. Block j of a session is shared with other sessions for
     j < `num_shared` (id `shared_first + j`); ids of other blocks begin at `own_first`.
     """
-    sessions = np.cumsum(turns == 0) - 1
+    sessions = session_numbers(turns)
     begin = prompts // block_size
     end = (prompts + outputs) // block_size
     last = np.append(turns[1:] == 0, True)

@@ -9,12 +9,13 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from workbench.errors import WorkloadError
-from workbench.workload.base import FloatArray, IntArray
+from workbench.workload.base import IntArray
+from workbench.workload.block_ids import BlockIdColumn
 from workbench.workload.bounds import check_instance, check_integer, check_number
 from workbench.workload.durations import ConstantDuration, Durations
 from workbench.workload.lengths import Lengths
 from workbench.workload.popularity import sample_zipf
-from workbench.workload.sessions import SessionPlan, session_blocks
+from workbench.workload.sessions import SessionPlan, session_blocks, session_numbers
 
 
 class Sharing(ABC):
@@ -51,6 +52,44 @@ class NoSharing(Sharing):
         )
 
 
+class _Prefixes:
+    """The system prompts that sessions begin with.
+
+    Prefix k is chosen with weight 1 / (k + 1) ** `zipf_exponent`. Only whole blocks of `block_size`
+    tokens are shared. `at_least`: of the number and the length.
+    """
+
+    def __init__(
+        self,
+        num_prefixes: int,
+        prefix_length: int,
+        zipf_exponent: float,
+        block_size: int,
+        at_least: int,
+    ) -> None:
+        self.num = check_integer("num_prefixes", num_prefixes, at_least=at_least)
+        self.length = check_integer("prefix_length", prefix_length, at_least=at_least)
+        self.zipf_exponent = check_number("zipf_exponent", zipf_exponent, at_least=0)
+        self.block_size = check_integer("block_size", block_size, at_least=1)
+
+    def blocks(
+        self, turns: IntArray, whole: IntArray, outputs: IntArray, rng: np.random.Generator
+    ) -> tuple[BlockIdColumn, BlockIdColumn]:
+        """Ids of the blocks of whole prompts and of answers; `rng` draws each session's prefix."""
+        n = len(turns)
+        drawn = sample_zipf(max(self.num, 1), self.zipf_exponent, n, rng)
+        num_shared = self.length // self.block_size
+        return session_blocks(
+            turns,
+            whole,
+            outputs,
+            self.block_size,
+            shared_first=drawn[session_numbers(turns)] * num_shared,
+            num_shared=np.full(n, num_shared),
+            own_first=self.num * num_shared,
+        )
+
+
 class SystemPrompts(Sharing):
     """Each prompt begins with one of `num_prefixes` texts of `prefix_length` tokens.
 
@@ -65,10 +104,7 @@ class SystemPrompts(Sharing):
         zipf_exponent: float = 1.0,
         block_size: int = 16,
     ) -> None:
-        self.num_prefixes = check_integer("num_prefixes", num_prefixes, at_least=1)
-        self.prefix_length = check_integer("prefix_length", prefix_length, at_least=1)
-        self.zipf_exponent = check_number("zipf_exponent", zipf_exponent, at_least=0)
-        self.block_size = check_integer("block_size", block_size, at_least=1)
+        self.prefixes = _Prefixes(num_prefixes, prefix_length, zipf_exponent, block_size, 1)
 
     def plan(
         self,
@@ -78,25 +114,15 @@ class SystemPrompts(Sharing):
         think_rng: np.random.Generator,
     ) -> SessionPlan:
         n = len(prompts)
-        prefixes = sample_zipf(self.num_prefixes, self.zipf_exponent, n, rng)
-        whole = prompts + self.prefix_length
+        whole = prompts + self.prefixes.length
         turns = np.zeros(n, np.int64)
-        blocks = self.prefix_length // self.block_size
-        hash_ids, _ = session_blocks(
-            turns,
-            whole,
-            outputs,
-            self.block_size,
-            shared_first=prefixes * blocks,
-            num_shared=np.full(n, blocks),
-            own_first=self.num_prefixes * blocks,
-        )
+        hash_ids, _ = self.prefixes.blocks(turns, whole, outputs, rng)
         return SessionPlan(
             turns=turns,
             think_times=np.zeros(n),
             num_prompt_tokens=whole,
             hash_ids=hash_ids,
-            hash_block_size=self.block_size,
+            hash_block_size=self.prefixes.block_size,
         )
 
 
@@ -123,15 +149,12 @@ class MultiTurn(Sharing):
         self.turns = turns
         self.think_time = ConstantDuration(0.0) if think_time is None else think_time
         check_instance("think_time", self.think_time, Durations)
-        self.num_prefixes = check_integer("num_prefixes", num_prefixes, at_least=0)
-        self.prefix_length = check_integer("prefix_length", prefix_length, at_least=0)
+        self.prefixes = _Prefixes(num_prefixes, prefix_length, zipf_exponent, block_size, 0)
         if (num_prefixes == 0) != (prefix_length == 0):
             raise WorkloadError(
                 f"num_prefixes is {num_prefixes} and prefix_length is {prefix_length}; "
                 "set both, or both to 0"
             )
-        self.zipf_exponent = check_number("zipf_exponent", zipf_exponent, at_least=0)
-        self.block_size = check_integer("block_size", block_size, at_least=1)
         self.max_session_tokens: float = float("inf")
         if max_session_tokens is not None:
             self.max_session_tokens = check_integer(
@@ -147,24 +170,13 @@ class MultiTurn(Sharing):
     ) -> SessionPlan:
         n = len(prompts)
         turns, whole = self._grow(prompts, outputs, self.turns.sample(n, rng))
-        sessions = np.cumsum(turns == 0) - 1
-        prefixes = sample_zipf(max(self.num_prefixes, 1), self.zipf_exponent, n, rng)[sessions]
-        blocks = self.prefix_length // self.block_size
-        hash_ids, output_hash_ids = session_blocks(
-            turns,
-            whole,
-            outputs,
-            self.block_size,
-            shared_first=prefixes * blocks,
-            num_shared=np.full(n, blocks),
-            own_first=self.num_prefixes * blocks,
-        )
+        hash_ids, output_hash_ids = self.prefixes.blocks(turns, whole, outputs, rng)
         return SessionPlan(
             turns=turns,
-            think_times=self._think_times(n, turns, think_rng),
+            think_times=np.where(turns > 0, self.think_time.sample(n, think_rng), 0.0),
             num_prompt_tokens=whole,
             hash_ids=hash_ids,
-            hash_block_size=self.block_size,
+            hash_block_size=self.prefixes.block_size,
             output_hash_ids=output_hash_ids,
         )
 
@@ -177,13 +189,10 @@ class MultiTurn(Sharing):
         left = turn = context = 0
         for new, answer in zip(prompts.tolist(), outputs.tolist(), strict=True):
             if left == 0 or context + new + answer > limit:
-                left, turn, context = next(sessions), 0, self.prefix_length
+                left, turn, context = next(sessions), 0, self.prefixes.length
             turns.append(turn)
             whole.append(context + new)
             context += new + answer
             left -= 1
             turn += 1
         return np.array(turns, np.int64), np.array(whole, np.int64)
-
-    def _think_times(self, n: int, turns: IntArray, rng: np.random.Generator) -> FloatArray:
-        return np.where(turns > 0, self.think_time.sample(n, rng), 0.0)

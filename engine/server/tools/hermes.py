@@ -5,7 +5,7 @@ from collections.abc import Callable
 from engine.server.tools.call_lists import call_deltas
 from engine.server.tools.call_reader import CallReader
 from engine.server.tools.content import find_marker
-from engine.server.tools.parser import Delta, ToolParser, ToolStream
+from engine.server.tools.parser import Delta, MarkedStream, ToolParser, ToolStream
 
 BEGIN, END = "<tool_call>", "</tool_call>"
 
@@ -19,19 +19,11 @@ class HermesParser(ToolParser):
         return _HermesStream(self.new_id)
 
 
-class _HermesStream(ToolStream):
+class _HermesStream(MarkedStream):
     def __init__(self, new_id: Callable[[], str]) -> None:
         super().__init__(new_id)
-        self._text = ""
         self._reader: CallReader | None = None
         self._is_behind_call = False
-
-    def feed(self, text: str) -> list[Delta]:
-        self._text += text
-        deltas: list[Delta] = []
-        while self._read(deltas):
-            pass
-        return deltas
 
     def finish(self) -> list[Delta]:
         deltas: list[Delta] = []
@@ -43,7 +35,6 @@ class _HermesStream(ToolStream):
         return deltas
 
     def _read(self, deltas: list[Delta]) -> bool:
-        """Go on by one marker or one call; False if that takes more text."""
         if self._reader is not None:
             return self._read_call(self._reader, deltas)
         # behind a call everything up to the next marker is markup

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from engine.server.tools.call_lists import CallList
 from engine.server.tools.call_reader import CallReader, ValueScanner
 from engine.server.tools.content import find_marker
-from engine.server.tools.parser import Delta, ToolParser, ToolStream
+from engine.server.tools.parser import Delta, MarkedStream, ToolParser, ToolStream
 
 BEGIN = "[TOOL_CALLS]"
 ID_LENGTH = 9
@@ -31,31 +31,26 @@ class MistralParser(ToolParser):
         return _MistralStream(self.new_id)
 
 
-class _MistralStream(ToolStream):
+class _MistralStream(MarkedStream):
     def __init__(self, new_id: Callable[[], str]) -> None:
         super().__init__(new_id)
-        self._text = ""
-        self._read: Callable[[list[Delta]], bool] = self._read_content
+        self._read_part: Callable[[list[Delta]], bool] = self._read_content
         self._calls: CallList | None = None
         self._arguments = ValueScanner()
-
-    def feed(self, text: str) -> list[Delta]:
-        self._text += text
-        deltas: list[Delta] = []
-        while self._read(deltas):
-            pass
-        return deltas
 
     def finish(self) -> list[Delta]:
         deltas: list[Delta] = []
         if self._calls is not None:
             self._show_rest(self._calls.finish(), deltas)
-        elif self._read == self._read_header:
+        elif self._read_part == self._read_header:
             self._show_rest(self._text, deltas)
-        elif self._read == self._read_content:
+        elif self._read_part == self._read_content:
             self.show(self._text, deltas)
         self.end_content(deltas)
         return deltas
+
+    def _read(self, deltas: list[Delta]) -> bool:
+        return self._read_part(deltas)
 
     def _show_rest(self, text: str, deltas: list[Delta]) -> None:
         """Show what was no call, with the marker if there has been no call at all."""
@@ -66,7 +61,7 @@ class _MistralStream(ToolStream):
         self.show(self._text[:end], deltas)
         self._text = self._text[end + len(marker or "") :]
         if marker is not None:
-            self._read = self._read_header
+            self._read_part = self._read_header
         return marker is not None
 
     def _read_header(self, deltas: list[Delta]) -> bool:
@@ -76,7 +71,7 @@ class _MistralStream(ToolStream):
             return False
         if bare[0] == "[":
             self._calls = CallList(self, CallReader)
-            self._read = self._read_array
+            self._read_part = self._read_array
             return True
         end = self._text.find("{")
         if end < 0 and len(self._text) <= MAX_HEADER:
@@ -84,12 +79,12 @@ class _MistralStream(ToolStream):
         header = _HEADER.fullmatch(self._text, 0, end) if end >= 0 else None
         if header is None:
             self._show_rest("", deltas)
-            self._read = self._read_content
+            self._read_part = self._read_content
             return True
         deltas.append(self.begin_call(header[1]))
         self._text = self._text[end:]
         self._arguments = ValueScanner()
-        self._read = self._read_arguments
+        self._read_part = self._read_arguments
         return True
 
     def _read_arguments(self, deltas: list[Delta]) -> bool:
@@ -98,7 +93,7 @@ class _MistralStream(ToolStream):
             deltas.append(self.more_arguments(self._text[:end]))
         self._text = self._text[end:]
         if self._arguments.is_over:
-            self._read = self._read_content
+            self._read_part = self._read_content
         return self._arguments.is_over
 
     def _read_array(self, deltas: list[Delta]) -> bool:
@@ -108,5 +103,5 @@ class _MistralStream(ToolStream):
         if calls.is_over:
             self._show_rest(calls.finish(), deltas)
             self._calls = None
-            self._read = self._read_content
+            self._read_part = self._read_content
         return calls.is_over

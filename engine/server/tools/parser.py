@@ -101,6 +101,25 @@ class ToolStream(ABC):
             deltas.append(shown)
 
 
+class MarkedStream(ToolStream):
+    """A ToolStream that goes from marker to marker; `_text` is what it has not read yet."""
+
+    def __init__(self, new_id: Callable[[], str]) -> None:
+        super().__init__(new_id)
+        self._text = ""
+
+    def feed(self, text: str) -> list[Delta]:
+        self._text += text
+        deltas: list[Delta] = []
+        while self._read(deltas):
+            pass
+        return deltas
+
+    @abstractmethod
+    def _read(self, deltas: list[Delta]) -> bool:
+        """Go on by one part of the text; False if that takes more of it."""
+
+
 class ToolParser(ABC):
     """Reads the answers of one family of models.
 

@@ -1,4 +1,4 @@
-"""Prefix hits, allocation, windows, the watermark, and what fits."""
+"""Prefix hits, allocation, the watermark, and what fits."""
 
 from typing import Any
 
@@ -6,47 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.config import CacheConfig, SchedulerConfig
-from workbench.engine_core import EngineCore
-from workbench.kv_cache.block_hash import KnownBlockHashes, PrivateBlockHashes
-from workbench.kv_cache.eviction import BeladyEviction, EvictionPolicy, LFUEviction, LRUEviction
-from workbench.kv_cache.kv_cache_manager import KVCacheManager
-from workbench.request import Request
-from workbench.scheduler.scheduler import Scheduler
-
-
-def make_manager(
-    num_blocks: int = 20,
-    *,
-    watermark: float = 0.0,
-    eviction: EvictionPolicy | None = None,
-    max_in_flight_tokens: int = 16,
-    **cache: Any,
-) -> KVCacheManager:
-    return KVCacheManager(
-        CacheConfig(**{"block_size": 4} | cache),
-        num_blocks,
-        max_model_len=1000,
-        max_in_flight_tokens=max_in_flight_tokens,
-        eviction=LRUEviction() if eviction is None else eviction,
-        watermark=watermark,
-    )
-
-
-def make_request(name: str, num_tokens: int, keys: str = "") -> Request:
-    ordinal = sum(map(ord, name))
-    hashes = KnownBlockHashes(ordinal, list(keys), min(len(keys), num_tokens // 4))
-    return Request(name, num_tokens, 50, block_hashes=hashes)
-
-
-def compute(manager: KVCacheManager, request: Request, num_tokens: int | None = None) -> None:
-    """Admit a request and compute its prompt in one step."""
-    hit = manager.get_computed_blocks(request)
-    num_tokens = request.num_tokens if num_tokens is None else num_tokens
-    blocks = manager.admit_slots(request, num_tokens - hit.num_tokens, hit)
-    assert blocks is not None
-    manager.record_lookup(request, hit)
-    request._num_computed_tokens = num_tokens
+from tests.workbench.kv_cache.small_managers import compute, make_manager, make_request
 
 
 @pytest.mark.parametrize(("num_tokens", "hit"), [(11, 8), (12, 8), (13, 12), (4, 0), (5, 4)])
@@ -169,56 +129,6 @@ def test_the_short_way_for_decodes_is_the_long_way(
         quiet = managers[0].quiet_tokens(requests[0])
 
 
-def test_a_sliding_window_gives_back_what_it_has_left() -> None:
-    manager = make_manager(sliding_window=6)
-    request = make_request("a", 20)
-    compute(manager, request)
-    assert manager.num_used_blocks == 5
-    assert manager.allocate_slots(request, 1) is not None
-    # Token 20 attends to tokens 15 to 20: blocks 0 to 2 (tokens 0 to 11) are left behind.
-    assert [block == 0 for block in request.block_ids[0]] == [True] * 3 + [False] * 3
-    assert manager.num_used_blocks == 3
-    manager.check_integrity([request])
-    manager.free(request)
-    assert manager.num_used_blocks == 0
-
-
-def test_tokens_in_flight_keep_their_window() -> None:
-    manager = make_manager(sliding_window=6)
-    request = make_request("a", 20)
-    compute(manager, request)
-    request._in_flight_tokens = 20  # nothing has come back yet: all of it may still be read
-    assert manager.allocate_slots(request, 1) is not None
-    assert 0 not in request.block_ids[0]
-
-
-def test_a_hybrid_cache_frees_the_windows_group_only() -> None:
-    manager = make_manager(hybrid_window=6)
-    request = make_request("a", 20, "vwxyz")
-    compute(manager, request)
-    assert manager.num_used_blocks == 10
-    manager.allocate_slots(request, 1)
-    full, window = request.block_ids
-    assert 0 not in full
-    assert window[:3] == [0, 0, 0]
-    assert not set(full) & set(window)
-    manager.check_integrity([request])
-
-
-def test_a_window_needs_only_its_own_blocks_for_a_hit() -> None:
-    manager = make_manager(sliding_window=6)
-    first = make_request("a", 21, "vwxyz")
-    compute(manager, first)
-    manager.allocate_slots(first, 1)
-    second = make_request("b", 21, "vwxyz")
-    hit = manager.get_computed_blocks(second)
-    assert hit.num_tokens == 20
-    # What the window has left behind is a place without a block, whether it is cached or not.
-    compute(manager, second)
-    assert second.block_ids[0][:3] == [0, 0, 0]
-    assert second.block_ids[0][4] == first.block_ids[0][4]
-
-
 def test_the_watermark_keeps_blocks_free_for_those_that_run() -> None:
     manager = make_manager(19, watermark=0.2)
     assert manager.watermark_blocks == 4
@@ -259,116 +169,3 @@ def test_what_fits_an_empty_cache(cache: dict[str, Any], most: int) -> None:
     assert manager.fits_alone(request, most)
     if most < 10**6:
         assert not manager.fits_alone(request, most + 1)
-
-
-class Spy(LFUEviction):
-    def __init__(self) -> None:
-        super().__init__()
-        self.told: list[tuple[str, list[Any]]] = []
-
-    def on_hit(self, keys: Any) -> None:
-        self.told.append(("hit", list(keys)))
-        super().on_hit(keys)
-
-    def on_lookup(self, keys: Any) -> None:
-        self.told.append(("lookup", list(keys)))
-
-
-def test_eviction_policies_are_told_of_hits_and_of_first_look_ups() -> None:
-    spy = Spy()
-    manager = make_manager(eviction=spy)
-    first, second = make_request("a", 12, "xyz"), make_request("b", 13, "xyq")
-    compute(manager, first)
-    compute(manager, second)
-    assert spy.told[:2] == [("lookup", ["x", "y"]), ("hit", [])]
-    assert spy.told[2:] == [("lookup", ["x", "y", "q"]), ("hit", ["x", "y"])]
-    manager.free(second)
-    second.num_preemptions = 1
-    second._num_computed_tokens = 0
-    compute(manager, second)
-    assert spy.told[4:] == [("hit", ["x", "y", "q"])]
-
-
-@pytest.mark.parametrize("eviction", [LRUEviction, LFUEviction])
-def test_the_eviction_policy_given_is_the_one_that_evicts(eviction: type[EvictionPolicy]) -> None:
-    manager = make_manager(4, eviction=eviction())
-    popular, once = make_request("a", 5, "p"), make_request("b", 5, "o")
-    for request in (popular, once):
-        compute(manager, request)
-        manager.free(request)
-        request._num_computed_tokens = 0
-    compute(manager, popular)
-    manager.free(popular)
-    popular._num_computed_tokens = 0
-    compute(manager, once)
-    manager.free(once)
-    once._num_computed_tokens = 0
-    # hits: p 1, o 1; p hit again
-    compute(manager, popular)
-    manager.free(popular)
-    third = make_request("c", 12)
-    third.block_hashes = PrivateBlockHashes(99)
-    compute(manager, third)
-    left = [key for key in "po" if manager.num_cached_prefix_tokens([key])]
-    assert left == ["p"]
-
-
-def test_belady_evicts_what_is_needed_last() -> None:
-    eviction = BeladyEviction()
-    eviction.set_future([(0.0, ["x"]), (1.0, ["y"]), (2.0, ["x"]), (3.0, ["y"])])
-    manager = make_manager(3, eviction=eviction)
-    for key in "xy":
-        request = make_request(key, 5, key)
-        compute(manager, request)
-        manager.free(request)
-    third = make_request("c", 8)
-    compute(manager, third)  # takes the empty block and one of the two: y is needed later than x
-    assert manager.num_cached_prefix_tokens(["x"]) == 4
-    assert manager.num_cached_prefix_tokens(["y"]) == 0
-
-
-def test_belady_does_not_wait_for_requests_that_have_ended() -> None:
-    """Of a request that is dropped before its first admission, the use at its own time goes."""
-    eviction = BeladyEviction()
-    eviction.set_future([(0.0, ["x"]), (1.0, ["y"]), (2.0, ["x"]), (3.0, ["y"]), (4.0, ["x"])])
-    manager = make_manager(3, eviction=eviction)
-    for key in "xy":
-        request = make_request(key, 5, key)
-        compute(manager, request)
-        manager.free(request)
-    dropped = make_request("d", 5, "x")
-    dropped.arrival_time = 2.0
-    manager.drop_lookup(dropped)
-    compute(manager, make_request("c", 8))  # takes one of two: now x is needed later than y
-    assert manager.num_cached_prefix_tokens(["x"]) == 0
-    assert manager.num_cached_prefix_tokens(["y"]) == 4
-
-
-@pytest.mark.parametrize("end", ["ignore", "abort"])
-def test_the_eviction_policy_is_told_of_requests_that_end_before_their_admission(end: str) -> None:
-    class Told(LRUEviction):
-        def __init__(self) -> None:
-            super().__init__()
-            self.dropped: list[tuple[list[Any], float]] = []
-
-        def on_dropped(self, keys: Any, arrival_time: float) -> None:
-            self.dropped.append((list(keys), arrival_time))
-
-    told = Told()
-    config = SchedulerConfig(max_model_len=16)
-    scheduler = Scheduler(config, CacheConfig(block_size=4), 20, eviction=told)
-    request = make_request("a", 40 if end == "ignore" else 10, "xyz")
-    request.arrival_time = 7.0
-    core = EngineCore(scheduler, UnusedExecutor(), lambda: 7.0)
-    assert core.add_request(request) == (end == "abort")
-    if end == "abort":
-        core.abort_requests(["a"])
-    assert [(keys[:2], time) for keys, time in told.dropped] == [(["x", "y"], 7.0)]
-
-
-class UnusedExecutor:
-    def execute_model(self, scheduler_output: Any) -> None:
-        raise AssertionError("no step is taken")
-
-    def sample_tokens(self, grammar_output: Any) -> Any:
-        raise AssertionError("no step is taken")

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.config import CacheConfig, SchedulerConfig
-from workbench.outputs import ModelRunnerOutput, SchedulerOutput
+from tests.workbench.scheduler.small_schedulers import make_scheduler as make_small_scheduler
+from tests.workbench.scheduler.small_schedulers import step
+from workbench.outputs import ModelRunnerOutput
 from workbench.request import Request
 from workbench.scheduler.batch_policy import (
     BatchBuilder,
@@ -23,22 +24,9 @@ from workbench.scheduler.scheduler import Scheduler
 
 
 def make_scheduler(policy: BatchPolicy, num_blocks: int = 400, **settings: Any) -> Scheduler:
-    parts = {
-        name: settings.pop(name)
-        for name in ("use_cohort", "victim_policy", "num_host_blocks")
-        if name in settings
-    }
     limits: dict[str, Any] = {"max_model_len": 128, "max_num_batched_tokens": 128}
-    cache = CacheConfig(block_size=4, enable_prefix_caching=False)
-    config = SchedulerConfig(**limits | settings)
-    return Scheduler(config, cache, num_blocks, batch_policy=policy, **parts)
-
-
-def step(scheduler: Scheduler) -> SchedulerOutput:
-    output = scheduler.schedule(0.0)
-    scheduler.update_from_output(output, ModelRunnerOutput(), 0.0)
-    scheduler.check_integrity()
-    return output
+    cache = {"enable_prefix_caching": False}
+    return make_small_scheduler(num_blocks, cache, batch_policy=policy, **limits | settings)
 
 
 def add(scheduler: Scheduler, *lengths: tuple[str, int, int]) -> None:

@@ -1,10 +1,10 @@
 """Requests with which the model cannot go on: they end as errors, wherever they are meanwhile."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
+from tests.workbench.scheduler.small_schedulers import make_scheduler
 from workbench.config import CacheConfig, SchedulerConfig
 from workbench.kv_cache.block_hash import TokenBlockHashes
 from workbench.kv_cache.eviction import EvictionPolicy, FIFOEviction
@@ -13,11 +13,6 @@ from workbench.request import Request, RequestStatus
 from workbench.scheduler.scheduler import Scheduler
 
 REASON = "NaN among the logits of token 3"
-
-
-def make_scheduler(num_blocks: int = 100, **settings: Any) -> Scheduler:
-    limits: dict[str, Any] = {"max_model_len": 256, "max_num_batched_tokens": 64}
-    return Scheduler(SchedulerConfig(**limits | settings), CacheConfig(block_size=4), num_blocks)
 
 
 def add(scheduler: Scheduler, *lengths: tuple[int, int]) -> list[Request]:

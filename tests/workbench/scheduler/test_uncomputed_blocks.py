@@ -2,21 +2,14 @@
 
 import pytest
 
+from tests.workbench.scheduler.small_schedulers import step
 from workbench.config import CacheConfig, SchedulerConfig
 from workbench.kv_cache.block_hash import KnownBlockHashes, PrivateBlockHashes
-from workbench.outputs import ModelRunnerOutput, SchedulerOutput
 from workbench.request import Request
 from workbench.scheduler.preemption import LowestPriority
 from workbench.scheduler.scheduler import Scheduler
 
 KEYS = ["abcdefgh"[: i + 1] for i in range(8)]
-
-
-def step(scheduler: Scheduler) -> SchedulerOutput:
-    output = scheduler.schedule(0.0)
-    scheduler.update_from_output(output, ModelRunnerOutput(), 0.0)
-    scheduler.check_integrity()
-    return output
 
 
 @pytest.mark.parametrize("use_runs", [True, False])
