@@ -12,9 +12,9 @@ from engine.detokenizer import DecoderFactory
 from engine.input_processor import ProcessedInput
 from engine.logprobs_text import describe_logprobs
 from engine.outputs import CompletionOutput, PositionLogprobs
-from engine.token_logprobs import TokenLogprobs
 from workbench.request import RequestStatus
 from workbench.sampling_params import RequestOutputKind
+from workbench.token_logprobs import TokenLogprobs
 
 
 class CoreRequest(Protocol):

@@ -113,6 +113,11 @@ class AsyncLLM:
         """Why no core serves, in one line; None while one does."""
         return self._core.why_dead
 
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the core's process gave a sign of life; below 1 but where it is stopped."""
+        return self._core.silence_s
+
     async def prepare(
         self,
         request_id: str,
@@ -160,7 +165,7 @@ class AsyncLLM:
         that nobody has fetched yet are merged: nothing is lost, pieces become bigger.
 
         Raises:
-            InputError: The request's id is in use.
+            InputError: The request's id is in use, or its grammar does not compile.
             EngineDeadError: The core died, or serves no more.
         """
         self._core.check_alive()
@@ -185,10 +190,8 @@ class AsyncLLM:
                 yield output
 
     async def abort(self, request_ids: str | Iterable[str]) -> None:
-        """End requests; their streams end with finish_reason "abort". Unknown ids are passed
-        over."""
-        ids = [request_ids] if isinstance(request_ids, str) else request_ids
-        self._open.abort(ids)
+        """End requests, by finish_reason "abort". Unknown ids are passed over."""
+        self._open.abort([request_ids] if isinstance(request_ids, str) else request_ids)
 
     async def tokenize(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text, off the event loop.
@@ -230,11 +233,7 @@ class AsyncLLM:
         return await self._core.call(name, *args)
 
     async def check_health(self) -> None:
-        """Return if the core serves.
-
-        Raises:
-            EngineDeadError: It does not.
-        """
+        """Return if the core serves; else raise EngineDeadError."""
         self._core.check_alive()
 
     async def wait_dead(self) -> str:
@@ -285,6 +284,8 @@ class AsyncLLM:
         if step.stats is not None:
             self.stats = step.stats
             self._listeners.tell("on_step", step.stats, step.detail)
+        elif step.queue is not None:
+            self._listeners.tell("on_queue", *step.queue)
         await self._open.take(step)
 
     def _note_ready(self, info: CoreInfo) -> None:

@@ -6,6 +6,7 @@ message means.
 """
 
 import asyncio
+import math
 import shutil
 import tempfile
 import threading
@@ -87,20 +88,21 @@ class CoreChannel:
         self._outgoing.linger = LINGER_MS
         self._outgoing.connect(addresses.to_front)
 
-    def receive(self, wait: bool) -> list[FrontMessage]:
+    def receive(self, wait_s: float) -> list[FrontMessage]:
         """All messages that are there.
 
         Args:
-            wait: Wait for the first one.
+            wait_s: Seconds to wait for the first one; 0 or inf for most.
         """
         messages: list[FrontMessage] = []
+        if wait_s:
+            self._incoming.poll(None if math.isinf(wait_s) else round(wait_s * 1000))
         # asked before every step, and cheaper than to be told that nothing is there
-        while wait or _has_message(self._incoming):
+        while _has_message(self._incoming):
             parts = self._incoming.recv_multipart()
             if self._killed.is_set():
                 raise CoreKilled
             messages += [self._decode(data) for data in parts if data]
-            wait = False
         return messages
 
     def send(self, message: CoreMessage) -> None:

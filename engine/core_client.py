@@ -89,6 +89,11 @@ class CoreClient:
             if self._ready.cancelled() or self._ready.exception() is not None:
                 await self.kill()
 
+    @property
+    def silence_s(self) -> float:
+        """See AsyncLLM."""
+        return self._host.silence_s
+
     def send(self, message: FrontMessage) -> None:
         """Send; what is sent to a dead core is lost."""
         if self.why_dead is None:

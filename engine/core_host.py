@@ -8,6 +8,7 @@ import asyncio
 import multiprocessing
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -45,6 +46,11 @@ class CoreHost(Protocol):
         """Whether it had the time to say why it ended."""
         ...
 
+    @property
+    def silence_s(self) -> float:
+        """Seconds since its process gave a sign of life, which it does however busy it is."""
+        ...
+
     def kill(self) -> None:
         """End it as kill -9 does."""
         ...
@@ -64,8 +70,13 @@ class ProcessHost:
     def __init__(self, spec: CoreSpec) -> None:
         self.addresses = private_addresses()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._process = multiprocessing.get_context("spawn").Process(
-            target=run_core, args=(spec, self.addresses), name="EngineCore", daemon=True
+        spawn = multiprocessing.get_context("spawn")
+        self._heartbeat = spawn.Value("d", 0.0, lock=False)
+        self._process = spawn.Process(
+            target=run_core,
+            args=(spec, self.addresses, self._heartbeat),
+            name="EngineCore",
+            daemon=True,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -103,6 +114,12 @@ class ProcessHost:
         """Whether no signal ended it."""
         return (self._process.exitcode or 0) >= 0
 
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the last sign of life; 0 before the first one."""
+        last = self._heartbeat.value
+        return max(time.perf_counter() - last, 0.0) if last else 0.0
+
     def kill(self) -> None:
         """SIGKILL."""
         self._process.kill()
@@ -124,6 +141,7 @@ class ThreadHost:
     """
 
     addresses = Addresses("inproc://to_core", "inproc://to_front")
+    silence_s = 0.0
 
     def __init__(self, spec: CoreSpec) -> None:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

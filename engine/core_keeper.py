@@ -97,6 +97,11 @@ class CoreKeeper:
                 await self._client.shutdown()
             self._dead.set()
 
+    @property
+    def silence_s(self) -> float:
+        """See AsyncLLM."""
+        return 0.0 if self._client is None or self.why_dead is not None else self._client.silence_s
+
     def check_alive(self) -> None:
         """Raise EngineDeadError unless a core serves."""
         if self.why_dead is not None:

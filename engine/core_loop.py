@@ -5,13 +5,13 @@ between them. Knows the core's step and the messages; how they travel, and what 
 others know.
 """
 
-import time
-from collections import deque
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
+from engine.core_grammars import GrammarQueue
 from engine.core_messages import (
     AbortRequests,
     AddRequest,
@@ -31,47 +31,30 @@ from engine.errors import InputError, one_line
 from engine.served_core import ServedCore
 from engine.step_detail import StepWatcher
 from engine.step_report import StepReporter
+from engine.step_witness import StepWitness
 from engine.wire_params import params_from_wire
 from workbench.errors import WorkbenchError
-from workbench.executor import Executor, Pending
-from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput, SchedulerOutput
+from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput
 from workbench.request import Request, RequestStatus
+from workbench.sampling_params import SamplingParams
+from workbench.structured_output import Grammar
 
 MOST_ROWS_AHEAD = 4096
 """Rows of steps that the front may have left to take in before the core waits."""
+LOOK_FOR_GRAMMARS_S = 0.002
+"""Seconds between two looks at the grammars that are compiled while no step is to be run."""
 
 
 class Channel(Protocol):
     """The core's end of the line."""
 
-    def receive(self, wait: bool) -> list[FrontMessage]:
-        """All messages that are there; `wait` for the first one."""
+    def receive(self, wait_s: float) -> list[FrontMessage]:
+        """All messages that are there; waits so many seconds for the first one, perhaps inf."""
         ...
 
     def send(self, message: CoreMessage) -> None:
         """Send a message."""
         ...
-
-
-class StepWitness:
-    """An Executor that remembers the steps in flight, oldest first, and passes everything on.
-
-    Args:
-        executor: Does the work.
-    """
-
-    def __init__(self, executor: Executor) -> None:
-        self._executor = executor
-        self.in_flight: deque[tuple[SchedulerOutput, float]] = deque()
-
-    def execute_model(self, scheduler_output: SchedulerOutput) -> None:
-        """Start the forward pass of a step."""
-        self.in_flight.append((scheduler_output, time.perf_counter()))
-        self._executor.execute_model(scheduler_output)
-
-    def sample_tokens(self, grammar_output: Any) -> Pending:
-        """Start the sampling of the step started last."""
-        return self._executor.sample_tokens(grammar_output)
 
 
 class CoreLoop:
@@ -92,9 +75,15 @@ class CoreLoop:
         self._requests: dict[int, Request] = {}
         self._handles: dict[str, int] = {}
         self._refused: list[FinishedRequest] = []
+        self._grammars = None if served.grammars is None else GrammarQueue(served.grammars)
+        self._told_queue = (0, 0)
         self._num_rows_ahead = 0
         self._reporter = StepReporter(
-            served.core.scheduler, served.to_wall, self._handles, self._requests
+            served.core.scheduler,
+            served.to_wall,
+            self._handles,
+            self._requests,
+            lambda: self._num_compiling,
         )
         self._calls: Mapping[str, Callable[..., Any]] = {
             "reset_prefix_cache": served.core.scheduler.kv_cache_manager.reset_prefix_cache,
@@ -107,20 +96,48 @@ class CoreLoop:
     def run(self) -> None:
         """Serve; returns after a Shutdown."""
         self._channel.send(Ready(self._served.info))
+        try:
+            self._serve()
+        finally:
+            if self._grammars is not None:
+                self._grammars.close()
+
+    def _serve(self) -> None:
         while True:
-            for message in self._channel.receive(wait=not self._may_step):
+            for message in self._channel.receive(self._patience):
                 if isinstance(message, Shutdown):
                     return
                 self._take(message)
+            if self._num_compiling:
+                self._take_compiled()
             if self._refused:
                 self._tell(StepOutputs(finished=self._refused))
                 self._refused = []
             if self._may_step:
                 self._step()
+            elif self._told_queue != self._queue:
+                self._tell(StepOutputs(queue=self._queue))
 
     @property
     def _may_step(self) -> bool:
         return self._core.has_work and self._num_rows_ahead < MOST_ROWS_AHEAD
+
+    @property
+    def _patience(self) -> float:
+        """Seconds to wait for a message."""
+        if self._may_step:
+            return 0.0
+        return LOOK_FOR_GRAMMARS_S if self._num_compiling else math.inf
+
+    @property
+    def _num_compiling(self) -> int:
+        """Requests that wait for their grammars."""
+        return 0 if self._grammars is None else len(self._grammars)
+
+    @property
+    def _queue(self) -> tuple[int, int]:
+        num_compiling = self._num_compiling
+        return len(self._core.scheduler.waiting) + num_compiling, num_compiling
 
     def _take(self, message: AddRequest | AbortRequests | RowsTaken | Call) -> None:
         if isinstance(message, AddRequest):
@@ -132,28 +149,52 @@ class CoreLoop:
         else:
             self._channel.send(self._call(message))
 
-    def _add(self, message: AddRequest) -> None:
-        try:
-            request = self._request(message)
-            reason = None
-            if not self._core.add_request(request):
-                reason = self._core.scheduler.why_ended(request)
-        except WorkbenchError as error:
-            reason = str(error)
-        if reason is not None:
-            status = int(RequestStatus.FINISHED_ERROR)
-            self._refused.append(FinishedRequest(message.handle, status, reason, detail=reason))
-            return
-        self._requests[message.handle] = request
-        self._handles[request.request_id] = message.handle
+    def _take_compiled(self) -> None:
+        """Let in whom no grammar holds up any longer."""
+        assert self._grammars is not None
+        for message, reason in self._grammars.take():
+            if reason is None:
+                self._add(message)
+            else:
+                self._refuse(message, reason)
 
-    def _request(self, message: AddRequest) -> Request:
-        """The request of the core; an InputError where its grammar does not compile."""
-        from_wall, deadline = self._served.from_wall, message.deadline
-        params = params_from_wire(message.sampling_params)
-        grammars = self._served.grammars
-        if params.structured_outputs is not None and grammars is None:
+    def _add(self, message: AddRequest) -> None:
+        """Let a request in, or let it wait for its grammar."""
+        try:
+            params = params_from_wire(message.sampling_params)
+            grammar = self._grammar(params)
+            if grammar is None and params.structured_outputs is not None:
+                assert self._grammars is not None
+                self._grammars.add(message, params)
+                return
+            request = self._request(message, params, grammar)
+            is_taken = self._core.add_request(request)
+        except WorkbenchError as error:
+            self._refuse(message, str(error))
+            return
+        if is_taken:
+            self._requests[message.handle] = request
+            self._handles[request.request_id] = message.handle
+        else:
+            self._refuse(message, self._core.scheduler.why_ended(request))
+
+    def _refuse(self, message: AddRequest, reason: str | None) -> None:
+        status = int(RequestStatus.FINISHED_ERROR)
+        self._refused.append(FinishedRequest(message.handle, status, reason, detail=reason))
+
+    def _grammar(self, params: SamplingParams) -> Grammar | None:
+        """The grammar of a request at its beginning; None where it is not there, or not needed."""
+        if params.structured_outputs is None:
+            return None
+        if self._served.grammars is None:
             raise InputError("structured_outputs: this core has no grammars; ask without")
+        return self._served.grammars.compiled(params)
+
+    def _request(
+        self, message: AddRequest, params: SamplingParams, grammar: Grammar | None
+    ) -> Request:
+        """The request of the core."""
+        from_wall, deadline = self._served.from_wall, message.deadline
         request = Request(
             message.request_id,
             len(message.prompt_token_ids),
@@ -166,7 +207,7 @@ class CoreLoop:
             client_id=message.client_id,
             session_id=message.session_id,
             deadline=None if deadline is None else from_wall(deadline),
-            grammar=None if grammars is None else grammars.compile(params),
+            grammar=grammar,
         )
         add_block_hashes(request, message.prompt_token_ids, self._served.cache_config)
         return request
@@ -175,7 +216,10 @@ class CoreLoop:
         requests = [self._requests.pop(handle) for handle in handles if handle in self._requests]
         for request in requests:
             del self._handles[request.request_id]
-        self._core.abort_requests([request.request_id for request in requests])
+        if requests:
+            self._core.abort_requests([request.request_id for request in requests])
+        if self._grammars is not None:
+            self._grammars.drop(handles)
 
     def _call(self, call: Call) -> CallResult:
         function = self._calls.get(call.name)
@@ -210,6 +254,10 @@ class CoreLoop:
             self._tell(message)
 
     def _tell(self, message: StepOutputs) -> None:
+        if message.stats is not None:
+            self._told_queue = message.stats.num_waiting, message.stats.num_compiling
+        elif message.queue is not None:
+            self._told_queue = message.queue
         self._num_rows_ahead += rows_of(message)
         self._channel.send(message)
 
@@ -231,8 +279,10 @@ class CoreLoop:
         scheduler.check_integrity()
         assert set(self._requests.values()) >= set(scheduler.running), "a request has no handle"
         assert set(self._handles) == {r.request_id for r in self._requests.values()}
+        if self._grammars is not None:
+            self._grammars.check_integrity()
         return {
-            "requests": len(self._requests),
+            "requests": len(self._requests) + self._num_compiling,
             "unfinished": scheduler.num_unfinished_requests,
             "steps_in_flight": len(self._witness.in_flight),
         }

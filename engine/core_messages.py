@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from engine.step_messages import StepDetail
-from engine.token_logprobs import PromptLogprobs, TokenLogprobs
+from workbench.token_logprobs import PromptLogprobs, TokenLogprobs
 
 
 class AddRequest(msgspec.Struct, array_like=True, tag=True):
@@ -166,6 +166,7 @@ class StepStats(msgspec.Struct, array_like=True, frozen=True):
         num_drafts, num_draft_tokens, num_accepted_tokens: Speculative decoding so far: times that
             a request brought drafts, their tokens, and those that were kept.
         accepted_at: Those that were kept, so far, by their place in the draft.
+        num_compiling: Of the waiting requests, those whose grammars are being compiled.
     """
 
     step: int
@@ -185,6 +186,7 @@ class StepStats(msgspec.Struct, array_like=True, frozen=True):
     num_draft_tokens: int
     num_accepted_tokens: int
     accepted_at: list[int] = []
+    num_compiling: int = 0
 
 
 class StepOutputs(msgspec.Struct, array_like=True, tag=True):
@@ -200,6 +202,7 @@ class StepOutputs(msgspec.Struct, array_like=True, tag=True):
         prompt_logprobs: Of prompt tokens that the step computed, by handle.
         stats: The step in numbers; None where no step ran.
         detail: Only while somebody watches.
+        queue: Where no step ran: (num_waiting, num_compiling) as in StepStats, if they changed.
     """
 
     handles: list[int] = []
@@ -211,6 +214,7 @@ class StepOutputs(msgspec.Struct, array_like=True, tag=True):
     prompt_logprobs: dict[int, PromptLogprobs] = {}
     stats: StepStats | None = None
     detail: StepDetail | None = None
+    queue: tuple[int, int] | None = None
 
 
 def rows_of(step: StepOutputs) -> int:

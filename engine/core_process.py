@@ -1,7 +1,8 @@
 """A core in its own process: how it begins, and the ways in which it ends.
 
 It ends when the front says so, when it fails, on SIGTERM, and when its parent is gone. Ctrl-C is
-the parent's affair. Knows signals and processes; what is served, the loop knows.
+the parent's affair. As long as the process runs it gives signs of life, however long a step takes.
+Knows signals and processes; what is served, the loop knows.
 """
 
 import logging
@@ -10,8 +11,10 @@ import os
 import signal
 import sys
 import threading
+import time
 from multiprocessing.connection import wait
 from types import FrameType
+from typing import Protocol
 
 from engine.core_channel import Addresses, CoreChannel
 from engine.core_loop import CoreLoop
@@ -24,18 +27,29 @@ logger = logging.getLogger(__name__)
 
 ORPHANED = 3
 """Exit status of a core whose parent is gone."""
-LOOK_FOR_PARENT_S = 1.0
+BEAT_S = 0.25
+"""Seconds between two signs of life, and between two looks for the parent."""
 
 
-def run_core(spec: CoreSpec, addresses: Addresses) -> None:
+class Heartbeat(Protocol):
+    """The latest sign of life of a core's process, in memory that its parent reads.
+
+    Attributes:
+        value: Wall time, seconds; 0 before the first one.
+    """
+
+    value: float
+
+
+def run_core(spec: CoreSpec, addresses: Addresses, heartbeat: Heartbeat) -> None:
     """Entry point of the process; returns never."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, _end)
-    watch = threading.Thread(
-        target=_end_with_parent, args=(addresses,), name="parent-watch", daemon=True
+    beating = threading.Thread(
+        target=_live_with_parent, args=(addresses, heartbeat), name="heartbeat", daemon=True
     )
-    watch.start()
+    beating.start()
     with CoreChannel(addresses) as channel:
         status = serve_core(spec, channel)
     sys.exit(status)
@@ -76,14 +90,15 @@ def _end(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _end_with_parent(addresses: Addresses) -> None:
-    """Wait until the parent is gone, then end at once, whatever the process does."""
+def _live_with_parent(addresses: Addresses, heartbeat: Heartbeat) -> None:
+    """Give signs of life until the parent is gone, then end at once, whatever the process does."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
     pid = os.getppid()
+    heartbeat.value = time.perf_counter()
     # a sibling may have inherited what the sentinel watches; the parent's id cannot be
-    while not wait([parent.sentinel], LOOK_FOR_PARENT_S) and os.getppid() == pid:
-        pass
+    while not wait([parent.sentinel], BEAT_S) and os.getppid() == pid:
+        heartbeat.value = time.perf_counter()
     addresses.remove_folder()
     os._exit(ORPHANED)

@@ -47,15 +47,15 @@ class _Witness:
     """
 
     def __init__(self, executor: Executor, core: "RecordedCore") -> None:
-        self._executor = executor
+        self.executor = executor
         self._core = core
 
     def execute_model(self, scheduler_output: SchedulerOutput) -> None:
-        self._executor.execute_model(scheduler_output)
+        self.executor.execute_model(scheduler_output)
         self._core.note_step(scheduler_output)
 
     def sample_tokens(self, grammar_output: GrammarOutput | None) -> Pending:
-        return self._executor.sample_tokens(grammar_output)
+        return self.executor.sample_tokens(grammar_output)
 
 
 class RecordedCore(EngineCore):
@@ -67,13 +67,23 @@ class RecordedCore(EngineCore):
     """
 
     def __init__(self, core: EngineCore, recording: RecordingWriter) -> None:
+        self._witness = _Witness(core.executor, self)
         super().__init__(core.scheduler, core.executor, core.clock)
         self._core = core
         self._recording = recording
         self._now = 0.0
         self._in_flight: deque[int] = deque()
         core.clock = self._read_clock
-        core.executor = _Witness(core.executor, self)
+        core.executor = self._witness
+
+    @property
+    def executor(self) -> Executor:
+        """What does the recorded core's work; another one takes its place, not the recorder's."""
+        return self._witness.executor
+
+    @executor.setter
+    def executor(self, executor: Executor) -> None:
+        self._witness.executor = executor
 
     @property
     def has_work(self) -> bool:

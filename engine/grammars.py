@@ -24,6 +24,7 @@ class Grammars:
         no_tokenizer_reason: Said where one is needed and there is none.
         vocab_size: Of the model.
         eos_token_ids: Tokens that end an answer.
+        are_elsewhere: Another process compiles them, and refuses what does not compile.
     """
 
     def __init__(
@@ -32,14 +33,16 @@ class Grammars:
         no_tokenizer_reason: str,
         vocab_size: int,
         eos_token_ids: Sequence[int],
+        are_elsewhere: bool = False,
     ) -> None:
+        self._are_elsewhere = are_elsewhere
         self._why_none = ""
         self._compiler: GrammarCompiler | None = None
         if tokenizer is None:
             self._why_none = f"need a tokenizer, and {no_tokenizer_reason}"
         elif find_spec("llguidance") is None:
             self._why_none = "need the package llguidance, which is not installed"
-        else:
+        elif not are_elsewhere:
             self._compiler = _compiler(tokenizer, vocab_size, eos_token_ids)
 
     def check(self, params: SamplingParams) -> None:
@@ -49,6 +52,8 @@ class Grammars:
             InputError: In one line.
         """
         if params.structured_outputs is not None:
+            if self._are_elsewhere and not self._why_none:
+                return
             self._get_compiler().validate(params)
 
     def begin(self, params: SamplingParams) -> Grammar | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from engine.errors import InputError
 from engine.grammars import Grammars
+from engine.token_ids import first_outside, kinds_of
 from engine.tokenizer import encode_bad_words, encode_text
 from workbench.sampling_params import MAX_BAD_WORD_TOKENS, SamplingParams
 
@@ -72,6 +73,7 @@ class InputProcessor:
         tokenizer: Of transformers, or None.
         no_tokenizer_reason: Said where one is needed and there is none.
         eos: The model's end-of-sequence tokens.
+        grammars_elsewhere: The core, in another process, compiles grammars; here they are not.
 
     Attributes:
         grammars: Of the answers' forms.
@@ -84,13 +86,16 @@ class InputProcessor:
         tokenizer: Any = None,
         no_tokenizer_reason: str = "the engine has no tokenizer",
         eos: EosTokens = EosTokens(),
+        grammars_elsewhere: bool = False,
     ) -> None:
         self._vocab_size = vocab_size
         self._max_model_len = max_model_len
         self.tokenizer = tokenizer
         self.no_tokenizer_reason = no_tokenizer_reason
         self._eos = eos
-        self.grammars = Grammars(tokenizer, no_tokenizer_reason, vocab_size, eos.all)
+        self.grammars = Grammars(
+            tokenizer, no_tokenizer_reason, vocab_size, eos.all, grammars_elsewhere
+        )
         # Calls usually share one object for all prompts.
         self._last_params: tuple[SamplingParams, SamplingParams, frozenset[int]] | None = None
 
@@ -174,9 +179,8 @@ class InputProcessor:
         Raises:
             InputError: Naming the first one.
         """
-        array = np.array(token_ids)
-        if len(token_ids) and (array.min() < 0 or array.max() >= self._vocab_size):
-            wrong = next(i for i in token_ids if not 0 <= i < self._vocab_size)
+        wrong = first_outside(token_ids, self._vocab_size)
+        if wrong is not None:
             raise InputError(
                 f"{who} the token id {wrong}, outside the model's vocabulary of "
                 f"{self._vocab_size}: use ids from 0 to {self._vocab_size - 1}"
@@ -252,7 +256,7 @@ def _as_token_ids(value: Any) -> list[int]:
             f"a prompt of type {type(value).__name__} is not understood: pass text, token ids, or "
             "a dict with 'prompt' or 'prompt_token_ids'"
         )
-    if type(value) is list and set(map(type, value)) == {int}:
+    if type(value) is list and kinds_of(value) == {int}:
         return value.copy()
     for item in value:
         if not isinstance(item, Integral) or isinstance(item, bool):

@@ -115,7 +115,9 @@ def _cure(config: EngineConfig, device: torch.device) -> str:
         return "raise kv_cache_memory_bytes"
     if device.type == "cuda":
         return "raise gpu_memory_utilization, or lower max_num_batched_tokens or max_num_seqs"
-    return "raise cpu_kvcache_space_gib"
+    if config.cpu_kvcache_space_gib is not None:
+        return "raise cpu_kvcache_space_gib"
+    return "set kv_cache_memory_bytes"
 
 
 def _cpu_bytes(

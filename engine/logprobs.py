@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.token_logprobs import TokenLogprobs
+from workbench.token_logprobs import TokenLogprobs
 
 MOST_WITH_KERNEL = 32
 ALL_TOKENS = -1

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.outputs import Logprob, PositionLogprobs
-from engine.token_logprobs import TokenLogprobs
+from workbench.token_logprobs import TokenLogprobs
 
 
 def describe_logprobs(

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from engine.core_messages import AbortRequests, FinishedRequest, FrontMessage, StepOutputs
 from engine.core_requests import PreparedRequest
-from engine.errors import InputError
+from engine.errors import EngineDeadError, InputError
 from engine.listeners import Listeners
 from engine.output_collector import OutputCollector
 from engine.output_processor import OutputProcessor
@@ -120,7 +120,7 @@ class OpenRequests:
         self._by_core_id.clear()
         self._processor.clear()
         for each in opened:
-            each.collector.fail(reason)
+            each.collector.fail(EngineDeadError(reason))
             self._tell_end(each, "error", reason)
         self._note_empty()
 
@@ -230,7 +230,11 @@ class OpenRequests:
                 each.collector.is_open = False
                 del opened[output.request_id]
                 self._tell_end(each, "abort")
-            each.collector.put(output)
+            refusal = _refusal(each.prepared) if output.finished else None
+            if refusal is None:
+                each.collector.put(output)
+            else:
+                each.collector.fail(refusal)
         if outputs:
             self._note_empty()
 
@@ -282,3 +286,10 @@ def _record(opened: _Open, default_reason: str, detail: str | None) -> RequestRe
         client_id=requests[0].client_id,
         session_id=requests[0].session_id,
     )
+
+
+def _refusal(prepared: PreparedRequest[RemoteRequest]) -> InputError | None:
+    """What the core would not take a request for; None: it took it."""
+    reasons = (request.why_refused for request in prepared.requests)
+    reason = next((reason for reason in reasons if reason is not None), None)
+    return None if reason is None else InputError(reason)

@@ -6,7 +6,6 @@ request and no core.
 
 import asyncio
 
-from engine.errors import EngineDeadError
 from engine.outputs import CompletionOutput, RequestOutput
 from workbench.sampling_params import RequestOutputKind
 
@@ -21,13 +20,13 @@ class OutputCollector:
         is_open: Whether the request has not ended.
     """
 
-    __slots__ = ("_is_delta", "_output", "_waiter", "_why_dead", "is_open")
+    __slots__ = ("_error", "_is_delta", "_output", "_waiter", "is_open")
 
     def __init__(self, kind: RequestOutputKind) -> None:
         self._is_delta = kind is RequestOutputKind.DELTA
         self._output: RequestOutput | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._why_dead: str | None = None
+        self._error: Exception | None = None
         self.is_open = True
 
     def put(self, output: RequestOutput) -> None:
@@ -38,9 +37,9 @@ class OutputCollector:
             _merge(self._output, output, self._is_delta)
         self._wake()
 
-    def fail(self, reason: str) -> None:
-        """There will be no more outputs: the core died."""
-        self._why_dead = reason
+    def fail(self, error: Exception) -> None:
+        """There will be no more outputs."""
+        self._error = error
         self.is_open = False
         self._wake()
 
@@ -48,11 +47,11 @@ class OutputCollector:
         """What has come since the last call; waits for something.
 
         Raises:
-            EngineDeadError: The core died, and everything has been fetched.
+            Exception: What `fail` was told, once everything has been fetched.
         """
         while self._output is None:
-            if self._why_dead is not None:
-                raise EngineDeadError(self._why_dead)
+            if self._error is not None:
+                raise self._error
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter

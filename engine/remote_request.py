@@ -100,6 +100,13 @@ class RemoteRequest:
         return FINISH_REASONS.get(self.status)
 
     @property
+    def why_refused(self) -> str | None:
+        """Why the core ended it before it ran; None if it did not."""
+        if self.status is RequestStatus.FINISHED_ERROR and self.first_scheduled_time is None:
+            return str(self.stop_reason)
+        return None
+
+    @property
     def num_output_tokens(self) -> int:
         """Tokens of the answer so far."""
         return len(self.output_token_ids)

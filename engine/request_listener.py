@@ -71,6 +71,10 @@ class RequestListener:
     def on_step(self, stats: StepStats, detail: StepDetail | None) -> None:
         """A step has ended; before its tokens are told."""
 
+    def on_queue(self, num_waiting: int, num_compiling: int) -> None:
+        """So many requests of the core wait now, some of them for their grammars; told where no
+        step tells it."""
+
     def on_first_token(self, request_id: str, latency_s: float) -> None:
         """A request got its first token, so many seconds after its arrival."""
 

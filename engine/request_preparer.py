@@ -6,7 +6,7 @@ limits and parameters; knows no core and no answer.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from numbers import Integral, Real
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
+from engine.background import step_back
 from engine.core_messages import CoreInfo
 from engine.core_requests import PreparedRequest, answers_of
 from engine.errors import SHUT_DOWN, EngineDeadError, InputError, one_line
@@ -28,11 +29,15 @@ from workbench.sampling_params import SamplingParams
 T = TypeVar("T")
 MOST_ANSWERS = 1024
 FEW_TOKENS = 4096
-"""Most token ids of a prompt that the event loop checks by itself."""
-
-
+"""Most token ids, of the prompt once for each answer, that the event loop looks at by itself."""
 LONG_TEXT = 100_000
-"""Characters from which a text has to wait for other long ones."""
+"""Characters, or token ids, from which a text has to wait for other long ones."""
+NUM_LONG_TEXTS = 4
+"""Long texts that are worked on side by side."""
+MOST_CHARACTERS = 1_000_000
+"""Of a text that is tokenized; more where the model's length has room for more."""
+MOST_CHARACTERS_A_TOKEN = 16
+"""Of a text that fills the model's length: prose has 4 or 5."""
 
 
 class RequestPreparer:
@@ -44,9 +49,9 @@ class RequestPreparer:
 
     def __init__(self, text: ModelText) -> None:
         self._text = text
-        # one each: a tokenizer works best on one text at a time
+        # short texts are quickest one after the other
         self._thread = ThreadPoolExecutor(1, "text")
-        self._long_thread = ThreadPoolExecutor(1, "long-text")
+        self._long_threads = ThreadPoolExecutor(NUM_LONG_TEXTS, "long-text", step_back)
         self._handles = count(1)
         self._encode = msgspec.msgpack.Encoder(enc_hook=_plain_number).encode
         self._is_shut_down = False
@@ -63,6 +68,7 @@ class RequestPreparer:
             text.tokenizer,
             text.no_tokenizer_reason,
             text.eos,
+            grammars_elsewhere=True,
         )
 
     async def prepare(
@@ -88,6 +94,20 @@ class RequestPreparer:
         wanted = self._text.default_params if params is None else params
         source = await self._process(prompt, wanted)
         self._check_fits(request_id, source)
+        facts = {
+            "priority": int(priority),
+            "client_id": client_id,
+            "session_id": session_id,
+            "deadline": deadline,
+        }
+        num_items = len(source.prompt_token_ids) * source.params.n
+        if num_items <= FEW_TOKENS:
+            return self._make(request_id, source, arrival, facts)
+        return await self._run(num_items, self._make, request_id, source, arrival, facts)
+
+    def _make(
+        self, request_id: str, source: ProcessedInput, arrival: float, facts: Mapping[str, Any]
+    ) -> PreparedRequest[RemoteRequest]:
         requests = []
         for core_id, device_params in answers_of(request_id, source):
             request = RemoteRequest(
@@ -99,10 +119,7 @@ class RequestPreparer:
                 source.stop_token_ids,
                 device_params,
                 arrival,
-                priority=int(priority),
-                client_id=client_id,
-                session_id=session_id,
-                deadline=deadline,
+                **facts,
             )
             request.encoded = self._encoded(request)
             requests.append(request)
@@ -120,6 +137,7 @@ class RequestPreparer:
 
     async def tokenize(self, text: str, add_special_tokens: bool) -> list[int]:
         """See AsyncLLM.tokenize."""
+        self._check_characters(len(text), "the prompt")
         return await self._run(len(text), self._inputs.encode, text, add_special_tokens)
 
     async def detokenize(self, token_ids: list[int], skip_special_tokens: bool) -> str:
@@ -135,13 +153,25 @@ class RequestPreparer:
     def shutdown(self) -> None:
         """End the thread; what waits for it raises EngineDeadError."""
         self._is_shut_down = True
-        for thread in (self._thread, self._long_thread):
-            thread.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._thread, self._long_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     async def _process(self, prompt: Prompt, params: SamplingParams) -> ProcessedInput:
         if _is_quick(prompt, params):
             return self._inputs.process(prompt, params)
-        return await self._run(_text_length(prompt), self._inputs.process, prompt, params)
+        length, is_text = _size_of(prompt)
+        if is_text:
+            self._check_characters(length, "the prompt")
+        return await self._run(length, self._inputs.process, prompt, params)
+
+    def _check_characters(self, length: int, who: str) -> None:
+        most = max(MOST_CHARACTERS, MOST_CHARACTERS_A_TOKEN * self._info.max_model_len)
+        if length > most:
+            raise InputError(
+                f"{who} has {length} characters, and at most {most} are tokenized at once (the "
+                f"larger of {MOST_CHARACTERS} and {MOST_CHARACTERS_A_TOKEN} a token of "
+                "max_model_len): send a part of it, the end where it is to be truncated"
+            )
 
     def _check_fits(self, request_id: str, source: ProcessedInput) -> None:
         if source.params.n > MOST_ANSWERS:
@@ -162,8 +192,8 @@ class RequestPreparer:
             raise EngineDeadError(SHUT_DOWN)
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         try:
-            thread = self._thread if length < LONG_TEXT else self._long_thread
-            return await loop.run_in_executor(thread, function, *args)
+            threads = self._thread if length < LONG_TEXT else self._long_threads
+            return await loop.run_in_executor(threads, function, *args)
         except asyncio.CancelledError:
             if self._is_shut_down and task is not None and not task.cancelling():
                 raise EngineDeadError(SHUT_DOWN) from None
@@ -185,9 +215,13 @@ class RequestPreparer:
         )
 
 
-def _text_length(prompt: Prompt) -> int:
-    text = prompt.get("prompt") if isinstance(prompt, Mapping) else prompt
-    return len(text) if isinstance(text, str) else 0
+def _size_of(prompt: Prompt) -> tuple[int, bool]:
+    """(characters of a text that must be tokenized, or token ids; whether it is text)."""
+    if isinstance(prompt, Mapping):
+        ids = prompt.get("prompt_token_ids")
+        prompt = prompt.get("prompt", "") if ids is None else ids
+    is_sized = isinstance(prompt, Sized)
+    return len(prompt) if is_sized else 0, isinstance(prompt, str)
 
 
 def _is_quick(prompt: Prompt, params: SamplingParams) -> bool:
@@ -195,8 +229,7 @@ def _is_quick(prompt: Prompt, params: SamplingParams) -> bool:
     ids = prompt.get("prompt_token_ids") if isinstance(prompt, Mapping) else prompt
     if not isinstance(ids, list) or len(ids) > FEW_TOKENS:
         return False
-    is_params = isinstance(params, SamplingParams)
-    return is_params and not params.bad_words and params.structured_outputs is None
+    return isinstance(params, SamplingParams) and not params.bad_words
 
 
 def _plain_number(value: object) -> object:

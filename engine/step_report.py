@@ -20,6 +20,7 @@ class StepReporter:
         to_wall: From the core's clock to wall time.
         handles: Of the unfinished requests, by the core's id; kept by the caller.
         requests: The same requests by handle.
+        num_compiling: Tells how many requests wait for their grammars, outside the scheduler.
     """
 
     def __init__(
@@ -28,7 +29,9 @@ class StepReporter:
         to_wall: Callable[[float], float],
         handles: Mapping[str, int],
         requests: Mapping[int, Request],
+        num_compiling: Callable[[], int],
     ) -> None:
+        self._num_compiling = num_compiling
         self._scheduler = scheduler
         self._to_wall = to_wall
         self._handles = handles
@@ -139,13 +142,13 @@ class StepReporter:
         self._last_end = now
         num_tokens = scheduler_output.total_num_scheduled_tokens
         num_prefill = scheduler_output.num_prefill_tokens
-        preempted = scheduler_output.preempted_req_ids
+        preempted, num_compiling = scheduler_output.preempted_req_ids, self._num_compiling()
         return StepStats(
             scheduler_output.step,
             start,
             now - start,
             len(scheduler.running),
-            len(scheduler.waiting),
+            len(scheduler.waiting) + num_compiling,
             cache.num_used_blocks,
             num_tokens,
             num_prefill,
@@ -158,4 +161,5 @@ class StepReporter:
             self._num_draft_tokens,
             self._num_accepted_tokens,
             self._accepted_at.copy(),
+            num_compiling,
         )

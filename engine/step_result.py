@@ -11,9 +11,9 @@ from torch import Tensor
 
 from engine.batch_inputs import BatchInputs
 from engine.logprobs import LogprobTensors
-from engine.token_logprobs import PromptLogprobs, TokenLogprobs
 from engine.verification import Accepted
 from workbench.outputs import ModelRunnerOutput
+from workbench.token_logprobs import PromptLogprobs, TokenLogprobs
 
 FAILED_TOKEN = -1
 EMPTY_TOKEN = -2

@@ -96,7 +96,14 @@ def encode_text(tokenizer: Any, text: str, name: str, add_special_tokens: bool) 
         InputError: The tokenizer does not take it.
     """
     try:
-        encoded = tokenizer.encode(text, add_special_tokens=add_special_tokens, verbose=False)
+        # the other lists that a tokenizer makes would take their time, too
+        encoded = tokenizer.encode(
+            text,
+            add_special_tokens=add_special_tokens,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
         return list(encoded)
     except Exception as error:
         alone = next((c for c in text if "\ud800" <= c <= "\udfff"), None)

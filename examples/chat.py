@@ -1,6 +1,7 @@
 """A chat in the terminal with a server that speaks OpenAI's API. An empty line ends it.
 
-workbench serve outputs/demo_checkpoint
+pip install openai
+workbench serve demo
 python examples/chat.py
 """
 

@@ -1,7 +1,7 @@
 """A chat as a page in the browser, by Gradio, in front of a server that speaks OpenAI's API.
 
-pip install gradio
-workbench serve outputs/demo_checkpoint
+pip install openai gradio
+workbench serve demo
 python examples/gradio_page.py
 """
 

@@ -1,5 +1,6 @@
 """The same engine over gRPC: what is served, whether it is well, and a stream of an answer.
 
+    pip install -e '.[serve,grpc]'
     workbench serve demo --grpc-port 50051
     python examples/grpc_client.py
 

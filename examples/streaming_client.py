@@ -1,6 +1,7 @@
 """Many streams at once: sends prompts together and shows each answer's first token and its rate.
 
-workbench serve outputs/demo_checkpoint
+pip install openai
+workbench serve demo
 python examples/streaming_client.py --streams 8
 """
 

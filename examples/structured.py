@@ -1,6 +1,7 @@
 """Answers that fit a JSON schema, whatever the model is: the server masks every other token.
 
-workbench serve outputs/demo_checkpoint
+pip install openai
+workbench serve demo
 python examples/structured.py
 """
 

@@ -1,6 +1,7 @@
 """A tool call and its answer: the model asks for a function, this program runs it and reports back.
 
-workbench serve outputs/demo_checkpoint
+pip install openai
+workbench serve demo
 python examples/tools.py
 """
 

@@ -66,6 +66,7 @@ FLAGS = (
         "further backends that a request is tried on before anything was answered",
     ),
     Flag("--max-body-bytes", "", "max_body_bytes", int, "longest request; then 413"),
+    Flag("--body-timeout", "", "body_timeout_s", float, "longest silence within a body, seconds"),
     Flag("--connect-timeout", "", "connect_timeout_s", float, "for a connection, seconds"),
     Flag("--idle-timeout", "", "idle_timeout_s", float, "longest silence of a backend, seconds"),
     Flag("--drain-timeout", "", "drain_timeout_s", float, "for open requests at the end, seconds"),
@@ -170,6 +171,12 @@ def make_parser() -> Parser:
     add("--api-keys", type=Path, metavar="FILE", help="YAML with the clients' keys and limits")
     add("--api-key", action="append", default=[], metavar="KEY", help="a key without limits")
     add("--backend-api-key", metavar="KEY", help=f"for the backends; or {BACKEND_KEY}")
+    trusted = ",".join(RouterSettings().trusted_proxies)
+    add(
+        "--forwarded-allow-ips", default=trusted, metavar="A,B",
+        help="proxies in front whose X-Forwarded-… are passed on; *: everybody's "
+        f"(default: {trusted})",
+    )  # fmt: skip
     add("--admin-key", metavar="KEY", help=f"allows POST /drain; or {ADMIN_KEY}")
     levels = ("debug", "info", "warning", "error")
     add("--log-level", choices=levels, default="info", help="(default: info)")
@@ -215,6 +222,9 @@ def make_settings(options: argparse.Namespace) -> RouterSettings:
         return RouterSettings(
             **parts,
             **given[""],
+            trusted_proxies=tuple(
+                each.strip() for each in options.forwarded_allow_ips.split(",") if each.strip()
+            ),
             backend_api_key=options.backend_api_key or os.environ.get(BACKEND_KEY) or None,
             admin_key=options.admin_key or os.environ.get(ADMIN_KEY) or None,
         )
@@ -268,9 +278,10 @@ def _shown(value: Any) -> str:
 
 def _by_flag(message: str) -> str:
     """The message with the flag in place of the field that it begins with."""
-    for flag in FLAGS:
-        if message.startswith(f"{flag.field}="):
-            return f"{flag.name} {message.removeprefix(f'{flag.field}=')}"
+    names = {flag.field: flag.name for flag in FLAGS} | {"trusted_proxies": "--forwarded-allow-ips"}
+    for name, flag in names.items():
+        if message.startswith(f"{name}="):
+            return f"{flag} {message.removeprefix(f'{name}=')}"
     return message
 
 

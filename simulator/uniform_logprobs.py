@@ -1,41 +1,14 @@
 """Log probabilities of a model to which all tokens are equally likely.
 
-The records have the fields that the real engine's have. They know no request.
+Knows no request.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from workbench.token_logprobs import PromptLogprobs, TokenLogprobs
 
 ALL_TOKENS = -1
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogprobs:
-    """Log probabilities at one position.
-
-    Attributes:
-        token_ids: The token that stands there, then the most likely ones, best first.
-        logprobs: Of each, natural logarithm.
-        rank: Of the first one; 1 is best.
-    """
-
-    token_ids: list[int]
-    logprobs: list[float]
-    rank: int
-
-
-@dataclass(frozen=True, slots=True)
-class PromptLogprobs:
-    """Log probabilities of a run of prompt tokens.
-
-    Attributes:
-        start: Place in the prompt of the first token told of; at least 1.
-        tokens: One a prompt token.
-    """
-
-    start: int
-    tokens: list[TokenLogprobs]
 
 
 def token_logprobs(token_id: int, num_logprobs: int, vocab_size: int) -> TokenLogprobs:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from triton import knobs
 
 from engine.attention.backend import AttentionBackend, AttentionBatch, AttentionSpec
 from kernels.attention.attention import paged_attention
@@ -33,10 +34,16 @@ class TritonBackend(AttentionBackend):
         """See `AttentionBackend`.
 
         Raises:
-            ConfigError: A shape that the kernels do not take.
+            ConfigError: A shape that the kernels do not take, or no GPU to run them on.
         """
         super().__init__(specs, cos_sin_cache, kv_caches, block_size)
         cure = "use attention_backend='torch'"
+        device = kv_caches[0].device
+        if device.type == "cpu" and not knobs.runtime.interpret:
+            raise ConfigError(
+                f"attention_backend='triton' needs a GPU, and device='cpu': {cure}, or set "
+                "TRITON_INTERPRET=1 to try its kernels slowly"
+            )
         if block_size & (block_size - 1):
             raise ConfigError(
                 f"block_size={block_size} is no power of two, as attention_backend='triton' needs "
@@ -49,7 +56,6 @@ class TritonBackend(AttentionBackend):
                     f"as attention_backend='triton' needs it: {cure}"
                 )
 
-        device = kv_caches[0].device
         # decodes of a mixed batch run beside its prompt chunks: one reads, the other computes
         self.side_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 

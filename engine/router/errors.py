@@ -13,12 +13,15 @@ TYPES = {
     403: "PermissionDeniedError",
     404: "NotFoundError",
     405: "MethodNotAllowedError",
+    408: "RequestTimeoutError",
     413: "RequestTooLargeError",
     429: "RateLimitError",
+    431: "RequestTooLargeError",
     502: "BadGatewayError",
     503: "ServiceUnavailableError",
     504: "GatewayTimeoutError",
 }
+SHORTAGE_RETRY_AFTER_S = 1.0
 
 
 class RouterError(Exception):
@@ -31,6 +34,7 @@ class RouterError(Exception):
         param: The parameter that is wrong.
         code: None: the status.
         retry_after_s: When to try again.
+        closes: The client's connection is closed behind the answer.
     """
 
     def __init__(
@@ -42,13 +46,16 @@ class RouterError(Exception):
         param: str | None = None,
         code: str | int | None = None,
         retry_after_s: float | None = None,
+        closes: bool = False,
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.kind = kind or TYPES.get(status, "InternalServerError")
+        usual = "BadRequestError" if status < 500 else "InternalServerError"
+        self.kind = kind or TYPES.get(status, usual)
         self.param = param
         self.code = status if code is None else code
         self.retry_after_s = retry_after_s
+        self.closes = closes
 
     @property
     def body(self) -> bytes:
@@ -72,3 +79,11 @@ class RouterError(Exception):
         if self.retry_after_s is None:
             return {}
         return {"Retry-After": str(max(1, ceil(self.retry_after_s)))}
+
+
+def out_of_files() -> RouterError:
+    """The router could not open a connection; its log says why. Closing the client's frees one."""
+    return RouterError(
+        503, "the router has too many connections open: try again later",
+        retry_after_s=SHORTAGE_RETRY_AFTER_S, closes=True,
+    )  # fmt: skip

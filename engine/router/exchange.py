@@ -24,6 +24,7 @@ from engine.router.headers import (
     for_client,
     retry_after,
 )
+from engine.server.open_files import is_shortage
 
 WHOLE_BYTES = 1 << 20
 TAIL_BYTES = 4096
@@ -51,7 +52,8 @@ class NotBegunError(Exception):
     """Nothing of an answer was sent to the client.
 
     Attributes:
-        reason: "refused", "lost", "abandoned" or "status".
+        reason: "refused", "lost", "abandoned", "status", or "shortage": the router itself could
+            not open a connection.
         status, retry_after_s, answer: What the backend said, if it said anything.
     """
 
@@ -145,6 +147,8 @@ class Exchange:
                 allow_redirects=False,
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            if is_shortage(error):
+                raise NotBegunError("shortage", f"no connection: {error}") from error
             raise NotBegunError("refused", f"no connection: {error}") from error
         except aiohttp.ClientError as error:
             raise NotBegunError("lost", _words(error)) from error
@@ -161,6 +165,8 @@ class Exchange:
                 answer.close()  # which is how the backend learns that nobody listens any more
 
     async def _pass_on(self, answer: aiohttp.ClientResponse) -> web.StreamResponse:
+        if answer.status < 200:  # it has left HTTP, and nobody asked it to
+            raise LostError(f"it answered {answer.status}")
         headers = for_client(answer.headers, self._backend.name)
         headers[REQUEST_ID] = self._outgoing.request_id
         is_stream = answer.content_type == "text/event-stream"
@@ -239,7 +245,7 @@ def _raise_for_error_event(piece: bytes, headers: CIMultiDict[str]) -> None:
         code = msgspec.json.decode(body)["error"]["code"]
     except (msgspec.DecodeError, KeyError, TypeError):
         return
-    if code in ELSEWHERE:
+    if isinstance(code, int) and code in ELSEWHERE:
         kept = {name: headers[name] for name in (REQUEST_ID, BACKEND) if name in headers}
         answer = web.Response(status=code, headers=kept, body=body, content_type="application/json")
         raise NotBegunError(

@@ -10,6 +10,7 @@ from engine.router.backend import Backend
 from engine.router.dispatcher import Dispatcher
 from engine.router.health import Transition
 from engine.router.metrics import RouterMetrics
+from engine.server.open_files import OpenFiles
 
 LOGGER = logging.getLogger("workbench.router")
 
@@ -19,6 +20,7 @@ class Fleet:
 
     Attributes:
         hurry: Called with a backend that should be checked at once.
+        files: Says that this process has no file left for a connection.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class Fleet:
     ) -> None:
         self.backends = backends
         self.hurry: Callable[[Backend], None] = lambda backend: None
+        self.files = OpenFiles(clock)
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._clock = clock

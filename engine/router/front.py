@@ -26,6 +26,7 @@ from engine.router.monitor import Monitor
 from engine.router.proxy import Proxy
 from engine.router.routed_request import RoutedHTTPRequest, read_envelope
 from engine.router.settings import RouterSettings
+from engine.router.trusted_proxies import TrustedProxies
 from workbench.router import Router
 
 LOGGER = logging.getLogger("workbench.router")
@@ -71,6 +72,7 @@ class Front:
         self._keys = KeyRing(keys)
         self._limits = RateLimits()
         self._new_id = new_id
+        self._trusted = TrustedProxies(settings.trusted_proxies)
         self._proxy = Proxy(
             self.dispatcher, self.fleet, self.session, settings, self.metrics, clock
         )
@@ -80,9 +82,7 @@ class Front:
 
     def app(self) -> web.Application:
         """The application; `AppRunner` must cancel handlers whose client went away."""
-        app = web.Application(
-            middlewares=[self._middleware], client_max_size=self.settings.max_body_bytes
-        )
+        app = web.Application(middlewares=[self._middleware])
         add_admin_routes(app, self)
         app.router.add_get("/v1/models", self._models)
         app.router.add_route("*", "/v1/{path:.*}", self._forward)
@@ -162,16 +162,26 @@ class Front:
         return key
 
     async def _body(self, http: web.Request) -> bytes:
+        limit, silence_s = self.settings.max_body_bytes, self.settings.body_timeout_s
+        body = bytearray()
         try:
-            return await http.read()
-        except web.HTTPRequestEntityTooLarge:
-            limit = self.settings.max_body_bytes
-            raise RouterError(
-                413, f"the body of the request is longer than {limit} bytes: send less"
-            ) from None
+            while True:
+                async with asyncio.timeout(silence_s):
+                    piece = await http.content.readany()
+                if not piece:
+                    return bytes(body)
+                body += piece
+                if len(body) > limit:
+                    raise RouterError(
+                        413, f"the body of the request is longer than {limit} bytes: send less"
+                    )
         except web.RequestPayloadError as error:
             raise RouterError(
                 400, f"the body of the request cannot be read: {' '.join(str(error).split())}"
+            ) from None
+        except TimeoutError:
+            raise RouterError(
+                408, f"nothing of the body came for {silence_s:g} s: send it faster", closes=True
             ) from None
 
     def _outgoing(self, http: web.Request, body: bytes) -> OutgoingRequest:
@@ -181,6 +191,7 @@ class Front:
             request_id=self._ids[id(http)],
             client_address=http.remote,
             scheme=http.scheme,
+            is_trusted=http.remote in self._trusted,
             authorization=f"Bearer {key}" if key else None,
             keeps_authorization=self._keys.is_open,
         )
@@ -217,7 +228,7 @@ class Front:
         told = web.Response(
             status=error.status, body=error.body, headers=headers, content_type="application/json"
         )
-        if self.is_draining:
+        if self.is_draining or error.closes:
             told.force_close()
         return told
 

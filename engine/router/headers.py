@@ -11,6 +11,9 @@ HOP_BY_HOP = frozenset({
 # made anew for the connection to the backend; the body arrives here decoded
 NOT_FOR_BACKENDS = HOP_BY_HOP | {"host", "content-length", "content-encoding", "expect"}
 NOT_FOR_CLIENTS = HOP_BY_HOP | {"content-length", "date", "server", "x-request-id"}
+# what proxies say of a client, which a client could say of itself
+TOLD_BY_PROXIES = frozenset({"forwarded", "x-real-ip"})
+TOLD_BY_PROXIES_PREFIX = "x-forwarded-"
 MAX_RETRY_AFTER_S = 86400.0
 DEFAULT_RETRY_AFTER_S = 1.0
 REQUEST_ID = "X-Request-Id"
@@ -26,12 +29,15 @@ def for_backend(
     request_id: str,
     client_address: str | None,
     scheme: str,
+    is_trusted: bool,
     authorization: str | None,
     keeps_authorization: bool,
 ) -> CIMultiDict[str]:
     """The headers of a request as they are sent on.
 
     Args:
+        client_address: Of who is connected.
+        is_trusted: That is a proxy, whose word for its own client is passed on.
         authorization: In place of the client's; None: see `keeps_authorization`.
         keeps_authorization: The client's key is for the backend, not for the router.
     """
@@ -41,13 +47,24 @@ def for_backend(
     if authorization is not None:
         out["Authorization"] = authorization
     out[REQUEST_ID] = request_id
-    if client_address:
-        before = headers.get("X-Forwarded-For")
-        out["X-Forwarded-For"] = f"{before}, {client_address}" if before else client_address
-    out.setdefault("X-Forwarded-Proto", scheme)
-    if host := headers.get("Host"):
-        out.setdefault("X-Forwarded-Host", host)
+    if not is_trusted:
+        for name in {name.lower() for name in out}:
+            if name in TOLD_BY_PROXIES or name.startswith(TOLD_BY_PROXIES_PREFIX):
+                out.popall(name)
+    _add_client(out, client_address, scheme, headers.get("Host", ""))
     return out
+
+
+def _add_client(out: CIMultiDict[str], address: str | None, scheme: str, host: str) -> None:
+    """Who is connected, behind what a proxy said; one line each, as the lists are joined."""
+    if address:
+        out["X-Forwarded-For"] = ", ".join([*out.getall("X-Forwarded-For", []), address])
+    out["X-Forwarded-Proto"] = out.get("X-Forwarded-Proto", scheme)
+    if host:
+        out["X-Forwarded-Host"] = out.get("X-Forwarded-Host", host)
+    if told := out.getall("Forwarded", []):
+        node = f"[{address}]" if address and ":" in address else address or "unknown"
+        out["Forwarded"] = ", ".join([*told, f'for="{node}";proto={scheme}'])
 
 
 def for_client(headers: Headers, backend: str) -> CIMultiDict[str]:

@@ -11,10 +11,11 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from engine.router.backend import Backend
-from engine.router.errors import RouterError
+from engine.router.errors import RouterError, out_of_files
 from engine.router.exchange import OutgoingRequest
 from engine.router.fleet import Fleet
 from engine.router.headers import REQUEST_ID, for_client
+from engine.server.open_files import is_shortage
 
 TIMEOUT = aiohttp.ClientTimeout(total=5.0)
 
@@ -64,7 +65,9 @@ async def _ask(
     try:
         async with session.get(url, headers=headers, timeout=TIMEOUT) as answer:
             body = await answer.read()
-    except (aiohttp.ClientError, TimeoutError):
+    except (aiohttp.ClientError, TimeoutError) as error:
+        if is_shortage(error):
+            raise out_of_files() from error
         return None
     passed = for_client(answer.headers, backend.name)
     passed[REQUEST_ID] = outgoing.request_id

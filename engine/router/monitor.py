@@ -15,6 +15,7 @@ from engine.router.backend import Backend
 from engine.router.backend_load import BackendLoad, load_from_json, load_from_metrics
 from engine.router.fleet import LOGGER, Fleet
 from engine.router.settings import RouterSettings
+from engine.server.open_files import is_shortage
 
 MAX_ANSWER_BYTES = 16 << 20
 
@@ -87,6 +88,9 @@ class Monitor:
         try:
             status, _ = await self._get(backend, self._settings.path)
         except aiohttp.ClientConnectorError as error:
+            if is_shortage(error):
+                self._fleet.files.tell()  # which says nothing of the backend
+                return False
             self._fleet.refused(backend, f"no connection: {_words(error)}")
         except (aiohttp.ClientError, TimeoutError) as error:
             self._fleet.check_failed(backend, f"{self._settings.path}: {_words(error)}")

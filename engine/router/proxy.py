@@ -13,7 +13,7 @@ from aiohttp import web
 
 from engine.router.backend import Backend
 from engine.router.dispatcher import Dispatcher
-from engine.router.errors import RouterError
+from engine.router.errors import RouterError, out_of_files
 from engine.router.exchange import BrokenOffError, Exchange, NotBegunError, OutgoingRequest
 from engine.router.fleet import Fleet
 from engine.router.metrics import RouterMetrics
@@ -84,6 +84,9 @@ class Proxy:
             try:
                 return await self._try(exchange, backend, arrived)
             except NotBegunError as failure:
+                if failure.reason == "shortage":
+                    self._fleet.files.tell()
+                    raise out_of_files() from failure
                 last = failure
                 (avoided if failure.reason == "lost" else refused).add(backend)
                 LOGGER.info(

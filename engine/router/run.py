@@ -15,11 +15,12 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from engine.router.front import Front
-from engine.server.listening import bind, raise_file_limit
+from engine.router.http_server import LAST_WORDS_S, server_of
+from engine.server.listening import bind
+from engine.server.open_files import raise_file_limit, stop_watching
 
 LOGGER = logging.getLogger("workbench.router")
 BACKLOG = 4096
-LAST_WORDS_S = 2.0
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 ABORTED = 1
 
@@ -52,22 +53,17 @@ async def run_router(
     """
     raise_file_limit()
     listening = bind(host, port)
-    runner = web.AppRunner(
-        front.app(),
-        handler_cancellation=True,
-        access_log=None,
-        logger=HTTPLog(LOGGER),
-        shutdown_timeout=LAST_WORDS_S,
-    )
     try:
-        await runner.setup()
-        async with _watched(front), _signals() as signals:
-            await web.SockSite(runner, listening, backlog=BACKLOG).start()
+        async with (
+            server_of(front.app(), HTTPLog(LOGGER)) as server,
+            _watched(front),
+            _signals() as signals,
+        ):
+            await web.SockSite(server, listening, backlog=BACKLOG).start()
             started(_url(host, listening))
             await signals.get()
             return await _drain(front, signals)
     finally:
-        await runner.cleanup()
         await front.close()
         listening.close()
 
@@ -77,9 +73,11 @@ async def _watched(front: Front) -> AsyncIterator[None]:
     """The backends were checked once, and are checked from now on."""
     await front.monitor.check_all()
     watching = asyncio.ensure_future(front.monitor.run())
+    files = asyncio.ensure_future(front.fleet.files.watch())
     try:
         yield
     finally:
+        await stop_watching(files)
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching

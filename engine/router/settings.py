@@ -5,6 +5,7 @@ Knows no policy: that is an object of `workbench/router.py`.
 
 from dataclasses import dataclass, field
 
+from engine.router.trusted_proxies import TrustedProxies
 from workbench.config import at_least, check_types
 from workbench.errors import ConfigError
 
@@ -100,9 +101,12 @@ class RouterSettings:
     Attributes:
         max_retries: Further backends that a request is tried on before anything was answered.
         max_body_bytes: Of a request.
+        body_timeout_s: Longest silence of a client within the body of its request.
         connect_timeout_s: For a connection to a backend.
         idle_timeout_s: Longest silence of a backend within a request.
         drain_timeout_s: For open requests after SIGTERM.
+        trusted_proxies: Addresses or networks whose word for the client's address, scheme and host
+            is passed on (X-Forwarded-…, Forwarded); "*": everybody's.
         backend_api_key: Sent to backends in place of the client's; None: the client's is passed on
             where the router checks none.
         admin_key: For draining backends; None: nobody may.
@@ -113,9 +117,11 @@ class RouterSettings:
     prompt: PromptSettings = field(default_factory=PromptSettings)
     max_retries: int = 2
     max_body_bytes: int = 32 * MIB
+    body_timeout_s: float = 60.0
     connect_timeout_s: float = 2.0
     idle_timeout_s: float = 600.0
     drain_timeout_s: float = 30.0
+    trusted_proxies: tuple[str, ...] = ("127.0.0.0/8", "::1")
     backend_api_key: str | None = None
     admin_key: str | None = None
 
@@ -123,7 +129,8 @@ class RouterSettings:
         check_types(self)
         at_least(self, 0, "max_retries", "drain_timeout_s")
         at_least(self, 1, "max_body_bytes")
-        at_least(self, 0.001, "connect_timeout_s", "idle_timeout_s")
+        at_least(self, 0.001, "body_timeout_s", "connect_timeout_s", "idle_timeout_s")
+        TrustedProxies(self.trusted_proxies)
         for name in ("backend_api_key", "admin_key"):
             value = getattr(self, name)
             if value is not None and (not value or not value.isascii() or not value.isprintable()):

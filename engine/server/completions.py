@@ -23,7 +23,7 @@ from engine.server.completion_stream import CompletionChunks
 from engine.server.context import AnswerId, ServerContext
 from engine.server.disconnect import while_connected
 from engine.server.logprobs import CompletionLogprobs, TokenTexts, prompt_logprobs_of
-from engine.server.prompts import Prompt, split_prompts
+from engine.server.prompts import Prompt, num_items, split_prompts
 from engine.server.sampling import check_fields, check_room, completion_params, num_listed
 from engine.server.schemas.completion import CompletionRequest
 from engine.server.sse import EventStream
@@ -44,13 +44,15 @@ class Completions:
     async def create(self, request: Request) -> Response:
         """Answer one HTTP request."""
         context = self._context
-        body = await read_json(request, CompletionRequest, context.settings.max_body_bytes)
+        limit = context.settings.max_body_bytes
+        body = await read_json(request, CompletionRequest, limit, long_list="prompt")
         context.check_model(body.model or None)
         check_fields(body)
         params = await off_loop(
             num_listed(body), completion_params, body, context.llm.default_params, context.limits
         )
-        prompts = split_prompts(body.prompt, context.settings.max_answers // params.n)
+        max_prompts = context.settings.max_answers // params.n
+        prompts = await off_loop(num_items(body.prompt), split_prompts, body.prompt, max_prompts)
         name = context.answer_id("cmpl", request, body)
         job = CompletionJob(context, body, params, name)
         if body.stream:

@@ -26,10 +26,18 @@ class Health:
 
     async def health(self) -> Response:
         """200 while the engine core lives, also while the server drains."""
-        llm = self._context.llm
+        llm, settings = self._context.llm, self._context.settings
         if not llm.is_alive:
             reason = llm.why_dead or "the engine core is not running"
-            raise unavailable(reason, self._context.settings.retry_after)
+            raise unavailable(reason, settings.retry_after)
+        silence, limit = llm.silence_s, settings.max_core_silence
+        if limit and silence > limit:
+            raise unavailable(
+                f"the engine core's process {llm.info.pid} has given no sign of life for "
+                f"{silence:.1f} s (max_core_silence={limit:g}): it is stopped or hangs; let it go "
+                "on (SIGCONT), or kill it",
+                settings.retry_after,
+            )
         return Response()
 
     async def ready(self) -> Response:

@@ -1,43 +1,13 @@
-"""Where a server listens, and how many connections the machine lets it have.
+"""Where a server listens.
 
-Knows sockets and limits of the system.
+Knows sockets and addresses.
 """
 
-import logging
-import resource
 import socket
 from collections.abc import Sequence
 
 from engine.server.settings import ServerSettings
 from workbench.errors import ConfigError
-
-logger = logging.getLogger(__name__)
-
-WANTED_FILES = 65536
-FEW_FILES = 4096
-OWN_FILES = 96
-"""Files that a server has open without any connection, generously."""
-
-
-def raise_file_limit() -> int:
-    """Let this process have as many open files as it may; each connection is one.
-
-    Returns:
-        The limit. A low one is logged, with the cure.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, WANTED_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
-    if soft != resource.RLIM_INFINITY and soft < FEW_FILES:
-        logger.warning(
-            "only %d files may be open, so about %d connections fit: raise the hard limit "
-            "(ulimit -Hn) before the server starts",
-            soft,
-            max(soft - OWN_FILES, 0),
-        )
-    return soft
 
 
 def bind(host: str, port: int) -> socket.socket:

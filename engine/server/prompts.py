@@ -6,6 +6,7 @@ Knows JSON's types; what a prompt must be for a model, the engine checks.
 from typing import Any
 
 from engine.server.errors import ApiError
+from engine.token_ids import kinds_of
 
 Prompt = str | list[int]
 
@@ -20,6 +21,15 @@ JSON_NAMES = {
 _EXPECTED = "it must be text, a list of texts, token ids or a list of lists of token ids"
 
 
+def num_items(value: Any) -> int:
+    """How many items of lists there are to look at."""
+    if not isinstance(value, list) or not value:
+        return 0
+    if not isinstance(value[0], list):
+        return len(value)
+    return sum(len(each) for each in value if isinstance(each, list))
+
+
 def split_prompts(value: Any, max_prompts: int) -> list[Prompt]:
     """One prompt or several as a list; a flat list of integers is one prompt.
 
@@ -32,8 +42,7 @@ def split_prompts(value: Any, max_prompts: int) -> list[Prompt]:
         return [value]
     if not isinstance(value, list):
         raise ApiError(400, f"prompt of type {_name(type(value))}: {_EXPECTED}", "prompt")
-    # in C: lists of millions are looked at on the event loop
-    kinds = set(map(type, value))
+    kinds = kinds_of(value)
     if kinds == {int}:
         return [value]
     if kinds in ({str}, {list}) and len(value) > max_prompts:
@@ -47,7 +56,7 @@ def split_prompts(value: Any, max_prompts: int) -> list[Prompt]:
         return value
     if kinds == {list}:
         for prompt in value:
-            inner = set(map(type, prompt))
+            inner = kinds_of(prompt)
             if inner != {int}:
                 raise _mixed(inner)
         return value

@@ -16,12 +16,14 @@ import uvicorn
 from fastapi import FastAPI
 
 from engine.async_llm import AsyncLLM
-from engine.server.listening import bind, raise_file_limit, url_of
+from engine.server.http_protocol import HttpProtocol
+from engine.server.listening import bind, url_of
 from engine.server.logging import log_config
+from engine.server.open_files import OpenFiles, raise_file_limit, stop_watching
 from engine.server.settings import ServerSettings
 from engine.server.state import ServerState
 from engine.server.stop import Stop
-from engine.server.supervisor import supervise
+from engine.server.supervisor import kill_silent, supervise
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +69,10 @@ async def run_server(
     sockets = None if settings.uds else [bind(settings.host, settings.port)]
     stop = stop or Stop()
     stop.listen()
-    supervisor = asyncio.create_task(supervise(llm, settings.max_core_restarts))
+    supervisors = [asyncio.create_task(supervise(llm, settings.max_core_restarts))]
+    if settings.restart_silence:
+        supervisors.append(asyncio.create_task(kill_silent(llm, settings.restart_silence)))
+    files = asyncio.create_task(OpenFiles().watch())
     try:
         async with _listening(app, settings, sockets) as serving:
             where = url_of(settings, sockets)
@@ -78,7 +83,9 @@ async def run_server(
             await _drain(app.state.server, llm, settings.drain_timeout, stop)
     finally:
         stop.close()
-        supervisor.cancel()
+        for supervisor in supervisors:
+            supervisor.cancel()
+        await stop_watching(files)
     logger.info("the server has ended")
 
 
@@ -113,7 +120,7 @@ def _uvicorn_config(app: FastAPI, settings: ServerSettings) -> uvicorn.Config:
         app,
         uds=settings.uds,
         root_path=settings.root_path,
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         log_config=log_config(settings.log_format, settings.log_level),
         log_level=settings.log_level,

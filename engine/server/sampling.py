@@ -107,6 +107,7 @@ def chat_params(
     """
     if body.top_logprobs and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs=true", "top_logprobs")
+    _check_count("top_logprobs", body.top_logprobs, limits)
     name = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
     changes = _shared(body, limits)
     max_tokens = _checked_length(name, getattr(body, name), limits)
@@ -186,16 +187,20 @@ def _check_limits(params: SamplingParams, limits: Limits) -> None:
     if params.n > limits.max_answers:
         raise ApiError(400, f"n={params.n} must be at most {limits.max_answers}", "n")
     for name in ("logprobs", "prompt_logprobs"):
-        count = getattr(params, name)
-        if count is None or limits.max_logprobs == -1:
-            continue
-        if count == -1 or count > limits.max_logprobs:
-            raise ApiError(
-                400,
-                f"{name}={count} exceeds the server's limit of {limits.max_logprobs} a position: "
-                "lower it, or start the server with a higher max_logprobs",
-                name,
-            )
+        _check_count(name, getattr(params, name), limits)
+
+
+def _check_count(name: str, count: int | None, limits: Limits) -> None:
+    """Refuse more log probabilities a position than there may be; -1 stands for all."""
+    if count is None or limits.max_logprobs == -1:
+        return
+    if count == -1 or count > limits.max_logprobs:
+        raise ApiError(
+            400,
+            f"{name}={count} exceeds the server's limit of {limits.max_logprobs} a position: "
+            "lower it, or start the server with a higher max_logprobs",
+            name,
+        )
 
 
 def _checked_length(name: str, max_tokens: int | None, limits: Limits) -> int | None:

@@ -35,8 +35,13 @@ class ServerSettings:
         max_answers: Most answers of one HTTP request: prompts times n.
         drain_timeout: Seconds that open requests may take to end after SIGTERM.
         max_core_restarts: Times that a dead engine core is started again.
+        max_core_silence: Seconds without a sign of life of the engine core's process after which
+            /health says 503; 0: never. Long steps are no silence.
+        restart_silence: Seconds of silence after which the core's process is killed and counts as
+            dead; 0: never.
         retry_after: Seconds that a client is told to wait after a 503.
-        timeout_keep_alive: Seconds that an idle connection stays open.
+        timeout_keep_alive: Seconds that a connection stays open which is idle, or whose request
+            does not come on.
         log_level: Least severe lines that are logged.
         log_format: "text" or "json".
         access_log: uvicorn writes one line a request.
@@ -65,6 +70,8 @@ class ServerSettings:
     max_answers: int = 1024
     drain_timeout: float = 30.0
     max_core_restarts: int = 0
+    max_core_silence: float = 10.0
+    restart_silence: float = 0.0
     retry_after: int = 1
     timeout_keep_alive: int = 60
     log_level: str = "info"
@@ -74,11 +81,16 @@ class ServerSettings:
     def __post_init__(self) -> None:
         check_types(self)
         at_least(self, 0, "port", "max_queue", "drain_timeout", "max_core_restarts", "retry_after")
+        at_least(self, 0, "max_core_silence", "restart_silence")
         at_least(self, 1, "max_body_bytes", "max_answers", "timeout_keep_alive")
         at_least(self, -1, "max_logprobs")
         one_of(self, "log_level", LEVELS)
         one_of(self, "log_format", LOG_FORMATS)
         self._check_names()
+        if self.restart_silence and not self.max_core_restarts:
+            raise ConfigError(
+                f"restart_silence={self.restart_silence:g} needs max_core_restarts of at least 1"
+            )
         if self.port > 65535:
             raise ConfigError(f"port={self.port} must be at most 65535")
         if (self.ssl_keyfile is None) != (self.ssl_certfile is None):

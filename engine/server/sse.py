@@ -7,10 +7,11 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from starlette.background import BackgroundTask
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from engine.server.chunks import DONE
 from engine.server.disconnect import while_connected
@@ -44,6 +45,8 @@ class EventStream(Response):
         self._events = events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("http_version") == "1.0":
+            send = _in_one_piece(send)
         await while_connected(receive, self._send(send))
 
     async def _send(self, send: Send) -> None:
@@ -66,6 +69,24 @@ class EventStream(Response):
     def _head(self) -> dict[str, object]:
         headers = list(self.raw_headers)
         return {"type": "http.response.start", "status": 200, "headers": headers}
+
+
+def _in_one_piece(send: Send) -> Send:
+    """Holds an answer back until its length is known: HTTP/1.0 knows no chunks."""
+    start: dict[str, Any] = {}
+    body = bytearray()
+
+    async def hold(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            start.update(message)
+            return
+        body.extend(message["body"])
+        if not message["more_body"]:
+            headers = [*start["headers"], (b"content-length", b"%d" % len(body))]
+            await send(start | {"headers": headers})
+            await send({"type": "http.response.body", "body": bytes(body), "more_body": False})
+
+    return hold
 
 
 def _told(error: Exception) -> bytes:

@@ -31,7 +31,7 @@ class ServerState(RequestListener):
         server_load: HTTP requests for work that are being answered.
         num_rejected: Requests turned away because too many waited.
         tool_parses: Answers read for tool calls, by (mode, outcome).
-        num_running, num_waiting: Requests of the core after its last step.
+        num_running, num_waiting: Requests of the core as it last told.
         num_outstanding_tokens: Most tokens that open requests still need: of their prompts, and of
             their answers.
     """
@@ -45,6 +45,7 @@ class ServerState(RequestListener):
         self._idle.set()
         self.num_running = 0
         self.num_waiting = 0
+        self._is_batch_full = False
         self._num_used_blocks = 0
         self._max_model_len = max_model_len
         self._max_num_seqs = max_num_seqs
@@ -123,7 +124,7 @@ class ServerState(RequestListener):
 
     @property
     def _num_places(self) -> int:
-        return self.num_running if self.num_waiting else self._max_num_seqs
+        return self.num_running if self._is_batch_full else self._max_num_seqs
 
     def on_arrival(self, request_id: str, num_prompt_tokens: int, params: SamplingParams) -> None:
         room = self._max_model_len - num_prompt_tokens
@@ -155,10 +156,16 @@ class ServerState(RequestListener):
     def on_step(self, stats: StepStats, detail: StepDetail | None) -> None:
         self.num_running = stats.num_running
         self.num_waiting = stats.num_waiting
+        # who waits for a grammar does not wait for a place
+        self._is_batch_full = stats.num_waiting > stats.num_compiling
         self._num_used_blocks = stats.num_used_blocks
+
+    def on_queue(self, num_waiting: int, num_compiling: int) -> None:
+        self.num_waiting = num_waiting
 
     def on_core_dead(self, reason: str) -> None:
         for request_id in self.open_ids:
             self._set(request_id, None)
         self._note_idle()
         self.num_running = self.num_waiting = self._num_used_blocks = 0
+        self._is_batch_full = False

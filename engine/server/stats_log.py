@@ -30,6 +30,7 @@ class StatsLog(RequestListener):
         self._interval_s = interval_s
         self._timer: asyncio.TimerHandle | None = None
         self._stats: StepStats | None = None
+        self._num_waiting = 0
         self._since = 0.0
         self._prompt_tokens = 0
         self._generation_tokens = 0
@@ -46,8 +47,13 @@ class StatsLog(RequestListener):
     def on_step(self, stats: StepStats, detail: StepDetail | None) -> None:
         """Take in a step."""
         self._stats = stats
+        self._num_waiting = stats.num_waiting
         self._prompt_tokens += stats.num_prefill_tokens
         self._is_active = True
+
+    def on_queue(self, num_waiting: int, num_compiling: int) -> None:
+        """Take in how many wait."""
+        self._num_waiting = num_waiting
 
     def on_tokens(self, request_id: str, num_new: int, now: float, is_first: bool) -> None:
         """Take in new tokens."""
@@ -56,6 +62,7 @@ class StatsLog(RequestListener):
     def on_core_dead(self, reason: str) -> None:
         """A new core counts from 0."""
         self._stats = None
+        self._num_waiting = 0
         self._queries = self._hits = 0
 
     def close(self) -> None:
@@ -74,7 +81,7 @@ class StatsLog(RequestListener):
             "prompt_tokens_per_s": round(self._prompt_tokens / elapsed, 1),
             "generation_tokens_per_s": round(self._generation_tokens / elapsed, 1),
             "running": 0 if stats is None else stats.num_running,
-            "waiting": 0 if stats is None else stats.num_waiting,
+            "waiting": self._num_waiting,
             "kv_cache_usage": round(used / self._num_blocks, 4),
             "prefix_hit_rate": self._hit_rate(),
         }

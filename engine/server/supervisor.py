@@ -1,4 +1,4 @@
-"""Starts a dead engine core again, as often as it may.
+"""Starts a dead engine core again, as often as it may, and ends one that is silent for too long.
 
 Knows when a core is gone; why, the engine says.
 """
@@ -12,6 +12,8 @@ from workbench.errors import WorkbenchError
 logger = logging.getLogger(__name__)
 
 LONGEST_PAUSE_S = 30.0
+LOOK_S = 1.0
+"""Longest time between two looks at a core."""
 
 
 async def supervise(llm: AsyncLLM, max_restarts: int, first_pause: float = 0.1) -> None:
@@ -45,3 +47,21 @@ async def supervise(llm: AsyncLLM, max_restarts: int, first_pause: float = 0.1) 
     logger.error(
         "the engine core is gone (%s) and is not started again: every request gets 503", reason
     )
+
+
+async def kill_silent(llm: AsyncLLM, longest_s: float) -> None:
+    """Kill an engine core whenever its process gives no sign of life; runs until it is cancelled.
+
+    Args:
+        llm: The engine; who starts its core again is another's affair.
+        longest_s: Seconds of silence, above 0.
+    """
+    while True:
+        await asyncio.sleep(min(longest_s / 4, LOOK_S))
+        if llm.silence_s > longest_s:
+            logger.error(
+                "the engine core's process has given no sign of life for %.1f s and is killed",
+                llm.silence_s,
+            )
+            llm.kill_core()
+            await llm.wait_dead()

@@ -4,6 +4,7 @@ Knows the two endpoints; the tokenizer is the engine's.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -11,7 +12,7 @@ from pydantic import Discriminator, RootModel, Tag
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.server.body import read_json
+from engine.server.body import off_loop, read_json
 from engine.server.chat_prompt import render_chat
 from engine.server.context import ServerContext
 from engine.server.disconnect import while_connected
@@ -61,7 +62,7 @@ class Tokenization:
         body = await read_json(request, DetokenizeRequest, context.settings.max_body_bytes)
         context.check_model(body.model or None)
         vocab_size = context.llm.info.vocab_size
-        largest = max(body.tokens, default=0)
+        largest = await off_loop(len(body.tokens), partial(max, body.tokens, default=0))
         if largest >= vocab_size:
             raise ApiError(
                 400,
@@ -79,11 +80,14 @@ class Tokenization:
         else:
             text = body.prompt
         token_ids = await context.llm.tokenize(text, bool(body.add_special_tokens))
+        return await off_loop(len(token_ids), self._answer, token_ids, bool(body.return_token_strs))
+
+    def _answer(self, token_ids: Sequence[int], with_strings: bool) -> Response:
         content = {
             "count": len(token_ids),
-            "max_model_len": context.llm.info.max_model_len,
+            "max_model_len": self._context.llm.info.max_model_len,
             "tokens": token_ids,
-            "token_strs": self._strings(token_ids) if body.return_token_strs else None,
+            "token_strs": self._strings(token_ids) if with_strings else None,
         }
         return _json(content)
 

@@ -54,6 +54,7 @@ class GrammarCompiler:
         self._vocab_size = vocab_size
         self._eos_token_ids = tuple(eos_token_ids)
         self._lock = Lock()
+        self._vocabulary_lock = Lock()
         self._vocabulary: Vocabulary | None = None
         self._compiled: OrderedDict[StructuredOutputsParams, _Compiled | InputError] = OrderedDict()
 
@@ -63,8 +64,7 @@ class GrammarCompiler:
         Raises:
             InputError: It is not understood.
         """
-        with self._lock:
-            self._read_vocabulary()
+        self._read_vocabulary()
 
     def validate(self, params: SamplingParams) -> None:
         """Compile what a request asks for, and nothing if it asks for no form.
@@ -82,34 +82,51 @@ class GrammarCompiler:
             InputError: It does not compile; in one line.
         """
         form = params.structured_outputs
-        if form is None:
-            return None
-        compiled = self._find(form)
-        assert self._vocabulary is not None
+        return None if form is None else self._begin(self._find(form), params)
+
+    def compiled(self, params: SamplingParams) -> LLGrammar | None:
+        """The same without any work; None if its form has not been compiled.
+
+        Raises:
+            InputError: It is known not to compile.
+        """
+        form = params.structured_outputs
+        known = None if form is None else self._known(form)
+        return None if known is None else self._begin(_passed(known), params)
+
+    def _begin(self, compiled: _Compiled, params: SamplingParams) -> LLGrammar:
         return LLGrammar(
             compiled.matcher.deep_copy(),
-            self._vocabulary,
+            self._read_vocabulary(),
             compiled.wrap_up,
             num_tokens_before_end=None if params.ignore_eos else params.min_tokens,
         )
 
     def _find(self, form: StructuredOutputsParams) -> _Compiled:
-        with self._lock:
-            found = self._compiled.get(form)
-            if found is None:
-                found = self._compiled[form] = self._compile(form)
+        found = self._known(form)
+        if found is None:
+            # others may ask for what is known meanwhile
+            found = self._compile(form)
+            with self._lock:
+                self._compiled[form] = found
                 while len(self._compiled) > MAX_COMPILED:
                     self._compiled.popitem(last=False)
-            else:
+        return _passed(found)
+
+    def _known(self, form: StructuredOutputsParams) -> _Compiled | InputError | None:
+        with self._lock:
+            found = self._compiled.get(form)
+            if found is not None:
                 self._compiled.move_to_end(form)
-        if isinstance(found, InputError):
-            raise InputError(str(found))
-        return found
+            return found
 
     def _read_vocabulary(self) -> Vocabulary:
-        if self._vocabulary is None:
-            self._vocabulary = Vocabulary(self._tokenizer, self._vocab_size, self._eos_token_ids)
-        return self._vocabulary
+        with self._vocabulary_lock:
+            if self._vocabulary is None:
+                self._vocabulary = Vocabulary(
+                    self._tokenizer, self._vocab_size, self._eos_token_ids
+                )
+            return self._vocabulary
 
     def _compile(self, form: StructuredOutputsParams) -> _Compiled | InputError:
         vocabulary = self._read_vocabulary()
@@ -126,7 +143,14 @@ class GrammarCompiler:
         wrap_up = None
         if form.is_json and form.wrap_up:
             wrap_up = WrapUp(vocabulary, str(form.json or ANY_OBJECT))
+            wrap_up.prepare(matcher)
         return _Compiled(matcher, wrap_up)
+
+
+def _passed(found: _Compiled | InputError) -> _Compiled:
+    if isinstance(found, InputError):
+        raise InputError(str(found))
+    return found
 
 
 def _refusal(form: StructuredOutputsParams, error: object) -> InputError:

@@ -5,13 +5,16 @@ schemas; knows no tokens and no grammar.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, repeat
 from typing import Any
 
 MAX_DEPTH = 12
 MAX_PARTS = 2000
 MAX_FILL = 4096
 """Most characters or items that a length in a schema is followed to."""
+MAX_TEXT = 2**14
+"""Characters behind which a smallest text is not followed: it fills most answers by itself."""
 LONGEST_FORMAT = "2000-01-01T00:00:00.000+00:00-------"
 ANY_VALUE = "null"
 
@@ -25,6 +28,8 @@ class SchemaSizes:
 
     def __init__(self, schema: str) -> None:
         self._root = json.loads(schema)
+        # parts that point at one another would be looked at again and again
+        self._smallest: dict[tuple[int, int], str] = {}
 
     def optional_texts(self) -> Iterator[str]:
         """A smallest text, more or less, of each part that an answer may open or leave out."""
@@ -61,6 +66,13 @@ class SchemaSizes:
         """A small text that fits a part; of alternatives, the longest of their small texts."""
         if not isinstance(node, Mapping) or depth > MAX_DEPTH:
             return ANY_VALUE
+        key = id(node), depth
+        found = self._smallest.get(key)
+        if found is None:
+            found = self._smallest[key] = self._look_at(node, depth)
+        return found
+
+    def _look_at(self, node: Mapping[str, Any], depth: int) -> str:
         if "$ref" in node:
             return self.smallest(self._resolve(node["$ref"]), depth + 1)
         if "const" in node:
@@ -71,7 +83,7 @@ class SchemaSizes:
         if choices:
             return max((self.smallest(each, depth + 1) for each in choices), key=len)
         if node.get("allOf"):
-            return "".join(self.smallest(each, depth + 1) for each in _values(node["allOf"]))
+            return _joined(self.smallest(each, depth + 1) for each in _values(node["allOf"]))
         kinds = node.get("type", ANY_VALUE)
         kinds = kinds if isinstance(kinds, list) else [kinds]
         return max((self._of_kind(kind, node, depth) for kind in kinds), key=len, default=ANY_VALUE)
@@ -83,13 +95,14 @@ class SchemaSizes:
             texts = (
                 f"{json.dumps(key)}:{self.smallest(parts.get(key), depth + 1)}" for key in required
             )
-            return "{" + ",".join(texts) + "}"
+            return "{" + _joined(texts, ",") + "}"
         if kind == "array":
-            first = [self.smallest(each, depth + 1) for each in _values(node.get("prefixItems"))]
+            first = _values(node.get("prefixItems"))
             num_more = max(_length(node, "minItems") - len(first), 0)
             item = self.smallest(node.get("items"), depth + 1)
             num_more = min(num_more, MAX_FILL // len(item))
-            return "[" + ",".join([*first, *[item] * num_more]) + "]"
+            texts = (self.smallest(each, depth + 1) for each in first)
+            return "[" + _joined(chain(texts, repeat(item, num_more)), ",") + "]"
         if kind == "string":
             if "format" in node or "pattern" in node:
                 return json.dumps(LONGEST_FORMAT)
@@ -107,6 +120,18 @@ class SchemaSizes:
             if name:
                 node = node.get(name) if isinstance(node, Mapping) else None
         return node
+
+
+def _joined(texts: Iterable[str], between: str = "") -> str:
+    """The texts in one, without those behind the first MAX_TEXT characters."""
+    kept: list[str] = []
+    size = 0
+    for text in texts:
+        kept.append(text)
+        size += len(text)
+        if size > MAX_TEXT:
+            break
+    return between.join(kept)
 
 
 def _mapping(node: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -33,6 +33,15 @@ class WrapUp:
         self._first_way: list[int] | None = None
         self._has_first_way = False
 
+    def prepare(self, matcher: LLMatcher) -> None:
+        """Find now what the steps of the first answer would otherwise wait for.
+
+        Args:
+            matcher: At its beginning; left as it is.
+        """
+        self.first_way(matcher)
+        _ = self.margin
+
     @cached_property
     def margin(self) -> int:
         """Most tokens by which one token makes the way to the end longer."""

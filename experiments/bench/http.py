@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import cast
 
+from engine.server.open_files import is_shortage
 from experiments.bench.framing import FramingError, ResponseFraming
 from experiments.bench.target import Target
 
@@ -287,6 +288,8 @@ class HttpClient:
 
 def _kind(error: OSError) -> str:
     """A few words that are the same for all failures of a kind."""
+    if is_shortage(error):
+        return "the client has too many open files"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, TimeoutError):

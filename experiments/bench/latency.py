@@ -4,7 +4,6 @@ Knows iterations and percentiles. How a batch is served is `offline`'s.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,14 +11,13 @@ import numpy as np
 
 from experiments.bench.offline import (
     ENGINE,
-    NotServedError,
     World,
-    add_world,
     compose,
+    make_parser,
     open_world,
+    run_offline,
     write_json,
 )
-from experiments.program import run_program
 from workbench.errors import ConfigError
 from workbench.workload.base import WorkloadRequest
 
@@ -36,13 +34,9 @@ PERCENTILES = (10, 25, 50, 75, 90, 99)
 
 def parser() -> argparse.ArgumentParser:
     """Of the whole command line."""
-    made = argparse.ArgumentParser(
-        prog="workbench bench latency",
-        description="Time one batch of requests from begin to end, over many iterations.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    made = make_parser(
+        "latency", "Time one batch of requests from begin to end, over many iterations.", EXAMPLES
     )
-    add_world(made)
     for flag, default, text in (
         ("--batch-size", 8, "requests in the batch"),
         ("--input-len", 32, "tokens of a prompt"),
@@ -58,9 +52,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit status."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser().parse_intermixed_args(argv)
-    return run_program(argv, None, lambda _: _run(options), failures=(NotServedError,))
+    return run_offline(parser(), _run, arguments)
 
 
 def _run(options: argparse.Namespace) -> int:

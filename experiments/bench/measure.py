@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
-from engine.server.listening import raise_file_limit
+from engine.server.open_files import raise_file_limit
 from experiments.bench.answer import read_answer
 from experiments.bench.http import Exchange, HttpClient
 from experiments.bench.load import LoadGenerator, LoadLimits, Progress

@@ -6,6 +6,7 @@ Knows flags, the config that they make, and how a batch of requests is served: b
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from omegaconf import DictConfig
 from engine.workload_tokens import WorkloadTokens
 from experiments.assemble import Assembly, part
 from experiments.bench.prompts import FIRST_TOKEN
+from experiments.program import run_program
 from experiments.run import compose_config
 from workbench.errors import WorkbenchError
 from workbench.metrics import RunResult
@@ -76,6 +78,29 @@ def add_world(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     parser.add_argument("--output-json", metavar="FILE", help="write the numbers here, too")
+
+
+def make_parser(program: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """A command's parser, with the arguments of `add_world`."""
+    made = argparse.ArgumentParser(
+        prog=f"workbench bench {program}",
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_world(made)
+    return made
+
+
+def run_offline(
+    parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], int],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Run a command of its arguments, by default those of the process; the exit status."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_intermixed_args(argv)
+    return run_program(argv, None, lambda _: run(options), failures=(NotServedError,))
 
 
 def compose(options: argparse.Namespace, *more: str) -> DictConfig:

@@ -4,7 +4,6 @@ Knows which requests and which rates. How they are served is `offline`'s.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
@@ -17,17 +16,16 @@ from experiments.bench.arguments import add_random_lengths
 from experiments.bench.arrivals import ArrivalSettings
 from experiments.bench.offline import (
     ENGINE,
-    NotServedError,
     World,
-    add_world,
     compose,
+    make_parser,
     open_world,
+    run_offline,
     write_json,
 )
 from experiments.bench.plan import random_workload
 from experiments.bench.settings import RandomRequests
 from experiments.instantiate import build
-from experiments.program import run_program
 from workbench.errors import ConfigError
 from workbench.workload.base import Workload, WorkloadRequest
 
@@ -44,14 +42,12 @@ NUM_PROMPTS = 100
 
 def parser() -> argparse.ArgumentParser:
     """Of the whole command line."""
-    made = argparse.ArgumentParser(
-        prog="workbench bench throughput",
-        description="Give an engine many requests at once and tell how many tokens a second it"
+    made = make_parser(
+        "throughput",
+        "Give an engine many requests at once and tell how many tokens a second it"
         " makes. No server, no network: token ids in, token ids out.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
-    add_world(made)
     add = made.add_argument
     add("--num-prompts", type=int, metavar="N", help="requests (default: 100; all of a workload)")
     add_random_lengths(made)
@@ -60,9 +56,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit status."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser().parse_intermixed_args(argv)
-    return run_program(argv, None, lambda _: _run(options), failures=(NotServedError,))
+    return run_offline(parser(), _run, arguments)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -80,7 +80,8 @@ class PlannedCore:
             "eos_token_ids": [i for i in (text.eos.primary, *text.eos.others) if i is not None],
         }
         if self.assembly is None:
-            settings["record_steps"] = self.options.others.get("record_steps")
+            for name in ("record", "record_steps"):
+                settings[name] = self.options.others.get(name)
             return CoreSpec(ENGINE_CORE, settings)
         settings |= {
             "speed": self.options.speed,

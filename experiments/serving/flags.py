@@ -157,6 +157,22 @@ def _add_server(parser: Parser) -> None:
         metavar="N",
         help="start a dead engine again up to N times; /health says 503 meanwhile [0]",
     )
+    add(
+        "--max-core-silence",
+        dest="server.max_core_silence",
+        type=float,
+        metavar="S",
+        help="/health says 503 once the engine's process has given no sign of life for S seconds;"
+        " long steps are no silence; 0: never [10]",
+    )
+    add(
+        "--restart-silence",
+        dest="server.restart_silence",
+        type=float,
+        metavar="S",
+        help="kill the engine's process after S seconds of silence, so that --max-core-restarts"
+        " starts another one; 0: never [0]",
+    )
     add("--grpc-port", type=int, metavar="N", help="serve gRPC, too, on this port [no gRPC]")
 
 
@@ -231,6 +247,12 @@ def _add_observability(parser: Parser) -> None:
         "--otlp-traces-endpoint",
         metavar="URL",
         help="send OpenTelemetry traces there (pip install -e '.[otel]')",
+    )
+    add(
+        "--record",
+        metavar="FOLDER",
+        help="engine: leave a recording of all requests and decisions when the server ends, for"
+        " python -m experiments.parity run=FOLDER (it is kept in memory until then)",
     )
     add(
         "--record-steps",

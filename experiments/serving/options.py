@@ -96,6 +96,7 @@ OTHERS = (
     "grpc_port",
     "max_log_len",
     "otlp_traces_endpoint",
+    "record",
     "record_steps",
 )
 
@@ -160,6 +161,8 @@ def _overrides(
         _refuse_simulated(given)
     elif "record_steps" in given:
         raise ConfigError("--record-steps times the real engine: use --backend engine")
+    elif "record" in given:
+        raise ConfigError("--record records the real engine: use --backend engine")
     return [*made, *choices]
 
 

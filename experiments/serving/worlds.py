@@ -1,9 +1,9 @@
 """The two worlds that a server can have behind it, each made in the core's process.
 
 Both take the same settings, plain values: `config` (a composed config), `model` (its name),
-`tokenizer` and `eos_token_ids` (see `grammars`); the engine takes `record_steps` (a file, or None),
-the simulator `vocabulary` (fields of Vocabulary), `speed` and `mean_output_tokens`. A world is
-imported when it is made.
+`tokenizer` and `eos_token_ids` (see `grammars`); the engine takes `record_steps` (a file, or None)
+and `record` (a folder, or None), the simulator `vocabulary` (fields of Vocabulary), `speed` and
+`mean_output_tokens`. A world is imported when it is made.
 """
 
 from collections.abc import Callable, Mapping
@@ -47,7 +47,7 @@ def _served(assembly: Any, settings: Mapping[str, Any]) -> "ServedCore":
         model=settings["model"],
         facts={**assembly.facts["engine"], "notes": assembly.notes},
     )
-    return ServedCore(
+    served = ServedCore(
         core=parts.core,
         info=info,
         cache_config=parts.cache_config,
@@ -56,6 +56,12 @@ def _served(assembly: Any, settings: Mapping[str, Any]) -> "ServedCore":
         grammars=grammar_compiler(settings, vocab_size),
         shutdown=_ending(parts, settings.get("record_steps")),
     )
+    folder = settings.get("record")
+    if folder is None:
+        return served
+    from experiments.serving.recorded import recorded
+
+    return recorded(served, assembly.new_recording(), Path(folder))
 
 
 def _ending(parts: Any, record_steps: str | None) -> Callable[[], None]:

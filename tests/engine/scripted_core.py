@@ -7,11 +7,11 @@ from engine.detokenizer import IncrementalDecoder
 from engine.input_processor import EosTokens, InputProcessor
 from engine.llm_engine import LLMEngine
 from engine.output_processor import OutputProcessor
-from engine.token_logprobs import PromptLogprobs, TokenLogprobs
 from workbench.config import CacheConfig, SchedulerConfig
 from workbench.engine_core import EngineCore, PipelinedEngineCore
 from workbench.outputs import ModelRunnerOutput, NewRequestData, SchedulerOutput
 from workbench.scheduler.scheduler import Scheduler
+from workbench.token_logprobs import PromptLogprobs, TokenLogprobs
 
 VOCAB = 200
 EOS = 199

@@ -26,11 +26,11 @@ from engine.clock import WallClock
 from engine.input_processor import EosTokens
 from engine.model_text import ModelText
 from engine.served_core import CoreSpec, ServedCore, core_info
-from engine.token_logprobs import PromptLogprobs, TokenLogprobs
 from workbench.config import CacheConfig, SchedulerConfig
 from workbench.engine_core import EngineCore, PipelinedEngineCore
 from workbench.outputs import ModelRunnerOutput, NewRequestData, SchedulerOutput
 from workbench.scheduler.scheduler import Scheduler
+from workbench.token_logprobs import PromptLogprobs, TokenLogprobs
 
 FACTORY = f"{__name__}:scripted_core"
 VOCAB_SIZE = 259

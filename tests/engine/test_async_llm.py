@@ -216,7 +216,7 @@ def test_priority_and_waiting_time_reach_the_scheduler() -> None:
     run(body, max_num_seqs=1, policy="priority", step_s=0.02)
 
 
-def test_grammars_are_checked_at_the_front_and_followed_in_the_core() -> None:
+def test_grammars_are_compiled_and_followed_in_the_core() -> None:
     async def body(llm: AsyncLLM) -> None:
         fits = ask(20, structured_outputs={"regex": "Hel*o!"})
         outputs = await collect(llm.generate("x", fits, "fits"))
@@ -229,8 +229,10 @@ def test_grammars_are_checked_at_the_front_and_followed_in_the_core() -> None:
         answer = outputs[-1].outputs[0]
         assert answer.finish_reason == "error"
         assert isinstance(answer.stop_reason, str)
-        with pytest.raises(InputError, match=r"structured_outputs\.regex does not compile"):
-            await llm.prepare("bad", "x", ask(structured_outputs={"regex": "("}))
+        for number in (1, 3):
+            bad = ask(structured_outputs={"regex": "("}, n=number)
+            with pytest.raises(InputError, match=r"^structured_outputs\.regex does not compile"):
+                await collect(llm.generate("x", bad, "bad"))
         await check_clean(llm)
 
     run(body, script="hello", has_grammars=True)

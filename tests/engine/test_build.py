@@ -20,6 +20,14 @@ def test_a_cache_too_small_for_one_request_names_the_longest_that_fits() -> None
     make_engine(tiny("llama").folder, num_gpu_blocks_override=10, max_model_len=160)
 
 
+def test_a_default_cache_too_small_names_a_setting_that_every_command_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.kv_capacity.DEFAULT_CPU_BYTES", 100_000)
+    with pytest.raises(ConfigError, match="lower max_model_len, or set kv_cache_memory_bytes"):
+        make_engine(tiny("llama").folder, device="cpu")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -1,5 +1,6 @@
 """The core's loop on a line that is a list: what goes in, what comes out, step by step."""
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -41,12 +42,12 @@ class Line:
         self.sent: list[CoreMessage] = []
         self.before: Callable[[], None] | None = None
 
-    def receive(self, wait: bool) -> list[FrontMessage]:
+    def receive(self, wait_s: float) -> list[FrontMessage]:
         if self.before is not None:
             self.before()
         messages = list(self.coming)
         self.coming.clear()
-        if wait and not messages:
+        if wait_s == math.inf and not messages:
             raise NothingComesError
         return messages
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from engine.async_llm import AsyncLLM
+from engine.core_host import ProcessHost
+from engine.core_process import BEAT_S
 from engine.errors import EngineDeadError, ModelLoadError
 from engine.served_core import CoreSpec
 from tests.engine.served import FACTORY, run
@@ -180,3 +182,29 @@ def test_the_front_and_the_core_process_import_neither_torch_nor_transformers() 
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_stopped_process_is_silent_and_one_in_a_long_step_is_not() -> None:
+    async def body(llm: AsyncLLM) -> None:
+        assert llm._core._client is not None
+        host = llm._core._client._host
+        assert isinstance(host, ProcessHost)
+        beats = host._heartbeat
+        pid = llm.info.pid
+        os.kill(pid, signal.SIGSTOP)
+        await until(lambda: llm.silence_s > 4 * BEAT_S)
+        os.kill(pid, signal.SIGCONT)
+        await until(lambda: llm.silence_s < 2 * BEAT_S)
+        # a step that takes an hour
+        task = asyncio.create_task(collect(llm.generate("x", ask(3), "r")))
+        await until(lambda: llm.num_unfinished_requests == 1)
+        for _ in range(3):
+            last = beats.value
+            await until(lambda last=last: beats.value > last)
+        llm.kill_core()
+        await llm.wait_dead()
+        assert llm.silence_s == 0.0
+        with pytest.raises(EngineDeadError, match="SIGKILL"):
+            await task
+
+    run(body, in_thread=False, step_s=3600.0)

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from engine.outputs import CompletionOutput, RequestOutput
-from engine.token_logprobs import TokenLogprobs
 from tests.engine.scripted_answers import ASYNC, DELTA, FINAL, answer, drain
 from tests.engine.scripted_core import EOS, by_prompt, scripted_engine, spell
 from workbench.outputs import NewRequestData
 from workbench.sampling_params import RequestOutputKind, SamplingParams
+from workbench.token_logprobs import TokenLogprobs
 
 
 @ASYNC

@@ -7,7 +7,7 @@ import torch
 from engine.logprobs import gather_logprobs, with_kernel, with_torch
 from engine.logprobs_text import describe_logprobs
 from engine.outputs import Logprob
-from engine.token_logprobs import TokenLogprobs
+from workbench.token_logprobs import TokenLogprobs
 
 
 def test_values_and_ranks_are_those_of_the_whole_softmax() -> None:

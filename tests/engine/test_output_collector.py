@@ -88,7 +88,7 @@ def test_an_output_is_fetched_before_the_death_of_the_core_is_told() -> None:
         waiting = asyncio.create_task(collector.get())
         await asyncio.sleep(0)
         collector.put(output([piece(0, 0, 2)]))
-        collector.fail("it died")
+        collector.fail(EngineDeadError("it died"))
         assert (await waiting).outputs[0].token_ids == [0, 1]
         with pytest.raises(EngineDeadError, match="it died"):
             await collector.get()

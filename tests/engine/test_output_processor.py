@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from engine.input_processor import ProcessedInput
 from engine.output_processor import OutputProcessor
-from engine.token_logprobs import PromptLogprobs, TokenLogprobs
 from tests.engine.scripted_core import EOS, Letters, letters_decoder
 from workbench.outputs import EngineCoreOutputs, ModelRunnerOutput
 from workbench.request import Request, RequestStatus
 from workbench.sampling_params import RequestOutputKind, SamplingParams
+from workbench.token_logprobs import PromptLogprobs, TokenLogprobs
 
 FINAL = RequestOutputKind.FINAL_ONLY
 NOTHING = EngineCoreOutputs()

@@ -11,6 +11,14 @@ import pytest
 from engine.async_llm import AsyncLLM
 from engine.errors import InputError
 from engine.model_text import ModelText
+from engine.remote_request import RemoteRequest
+from engine.request_preparer import (
+    FEW_TOKENS,
+    LONG_TEXT,
+    MOST_CHARACTERS,
+    NUM_LONG_TEXTS,
+    RequestPreparer,
+)
 from tests.engine.served import EOS, ids_of, model_text, run
 from tests.engine.streams import (
     FINAL,
@@ -97,7 +105,11 @@ def test_numbers_of_numpy_are_numbers() -> None:
 def test_a_short_text_does_not_wait_for_a_book() -> None:
     async def body(llm: AsyncLLM) -> None:
         is_read = threading.Event()
-        llm._preparer._long_thread.submit(is_read.wait, 60)
+        # all but one of the places are taken
+        for _ in range(NUM_LONG_TEXTS - 1):
+            llm._preparer._long_threads.submit(is_read.wait, 60)
+        assert len(await llm.tokenize("word " * 20_000)) == 100_000
+        llm._preparer._long_threads.submit(is_read.wait, 60)
         book = asyncio.create_task(llm.tokenize("word " * 20_000))
         assert await llm.tokenize("ab") == list(ids_of("ab"))
         assert not book.done()
@@ -105,3 +117,47 @@ def test_a_short_text_does_not_wait_for_a_book() -> None:
         assert len(await book) == 100_000
 
     run(body)
+
+
+def test_a_text_that_is_far_too_long_is_refused_before_it_is_tokenized(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def body(llm: AsyncLLM) -> None:
+        monkeypatch.delattr(RequestPreparer, "_run")
+        text = "a" * (MOST_CHARACTERS + 1)
+        cut = ask(truncate_prompt_tokens=5)
+        for work in (
+            llm.tokenize(text),
+            llm.prepare("r", text, cut),
+            llm.prepare("r", {"prompt": text}, cut),
+        ):
+            with pytest.raises(InputError, match="has 1000001 characters, and at most 1000000"):
+                await work
+
+    run(body)
+
+
+def test_what_costs_time_for_each_token_is_done_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places: list[str] = []
+    encoded = RequestPreparer._encoded
+
+    def watched(preparer: RequestPreparer, request: RemoteRequest) -> bytes:
+        places.append(threading.current_thread().name.partition("_")[0])
+        return encoded(preparer, request)
+
+    async def body(llm: AsyncLLM) -> None:
+        loop = threading.current_thread().name
+        for num_tokens, n, place in (
+            (10, 1, loop),
+            (FEW_TOKENS + 1, 1, "text"),
+            (FEW_TOKENS // 4, 5, "text"),
+            (LONG_TEXT, 2, "long-text"),
+        ):
+            places.clear()
+            await llm.prepare("r", [65] * num_tokens, ask(n=n))
+            assert places == [place] * n
+
+    monkeypatch.setattr(RequestPreparer, "_encoded", watched)
+    run(body, max_model_len=2 * LONG_TEXT, num_blocks=2 * LONG_TEXT // 16)

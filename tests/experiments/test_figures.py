@@ -152,6 +152,20 @@ def test_gantt_cuts_a_bar_where_a_request_was_preempted():
     assert len(decode.get_paths()) == 6
 
 
+def test_gantt_of_a_load_test_claims_nothing_that_a_client_cannot_see():
+    requests, _ = frames(5)
+    requests["first_scheduled_s"] = float("nan")
+    figure = figures.request_gantt(requests)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "to first token",
+        "decode",
+    ]
+    waits = figure.axes[0].collections[0].get_paths()
+    ends = [path.vertices[:, 0].max() for path in waits]
+    requests = requests.sort_values("arrival_s", kind="stable")
+    assert ends == requests["first_token_s"].fillna(requests["finish_s"]).tolist()
+
+
 def compared(count):
     rows = []
     for i in range(count):

@@ -65,6 +65,7 @@ def test_settings_of_the_policy() -> None:
         (["--backend", "http://a:1", "--health-interval", "0"], "--health-interval 0"),
         (["--backend", "http://a:1", "--max-queue", "many"], "--max-queue"),
         (["--backend", "http://a:1", "--port", "70000"], "no port"),
+        (["--backend", "http://a:1", "--forwarded-allow-ips", "no"], "--forwarded-allow-ips 'no'"),
         (["--nonsense"], "--nonsense"),
         (["--backend", "http://a:1", "--api-keys", "nowhere.yaml"], "nowhere.yaml"),
     ],
@@ -89,11 +90,13 @@ def test_help_names_every_flag_and_its_default(capsys: pytest.CaptureFixture[str
 def test_flags_become_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORKBENCH_ADMIN_KEY", "sk-admin")
     words = ["--max-concurrency", "3", "--health-path", "/ready", "router=random", "--block-size=8"]
+    words += ["--forwarded-allow-ips", "10.0.0.1, 10.1.0.0/16,"]
     options = make_parser().parse_intermixed_args([*words, "seed=1"])
     settings = make_settings(options)
     assert settings.queue.max_concurrency == 3
     assert settings.health.path == "/ready"
     assert settings.prompt.block_size == 8
+    assert settings.trusted_proxies == ("10.0.0.1", "10.1.0.0/16")
     assert settings.admin_key == "sk-admin"
     assert settings.max_retries == RouterSettings().max_retries
     assert options.overrides == ["router=random", "seed=1"]

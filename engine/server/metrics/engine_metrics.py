@@ -67,6 +67,7 @@ class EngineMetrics(RequestListener):
         self._families = families = FamilySet({"model_name": model_name, "engine": engine})
         self._open: dict[str, _Open] = {}
         self._stats: StepStats | None = None
+        self._queue = (0, 0)
         self._declare_state(families)
         self._declare_cache(families)
         self._declare_tokens(families)
@@ -82,8 +83,13 @@ class EngineMetrics(RequestListener):
     def on_step(self, stats: StepStats, detail: StepDetail | None) -> None:
         """Count the step; its totals are read when they are asked for."""
         self._stats = stats
+        self._queue = stats.num_waiting, stats.num_compiling
         self._iteration_tokens.observe(stats.num_scheduled_tokens)
         self._computed_prompt_tokens.value += stats.num_prefill_tokens
+
+    def on_queue(self, num_waiting: int, num_compiling: int) -> None:
+        """Remember how many wait."""
+        self._queue = num_waiting, num_compiling
 
     def on_first_token(self, request_id: str, latency_s: float) -> None:
         """Count the latency."""
@@ -116,6 +122,7 @@ class EngineMetrics(RequestListener):
         """Keep the totals of the core that is gone."""
         self._read_totals()
         self._stats = None
+        self._queue = (0, 0)
         for total in self._totals():
             total.begin_again()
 
@@ -242,8 +249,10 @@ class EngineMetrics(RequestListener):
         # the last step cannot know of requests that were aborted after it
         stats = self._stats if self._open else None
         self._running.value = 0 if stats is None else stats.num_running
-        waiting = 0 if stats is None else stats.num_waiting
-        self._waiting.value = self._waiting_for[0].value = waiting
+        waiting, deferred = self._queue if self._open else (0, 0)
+        self._waiting.value = waiting
+        for series, number in zip(self._waiting_for, (waiting - deferred, deferred), strict=True):
+            series.value = number
         self._kv_usage.value = 0 if stats is None else stats.num_used_blocks / self._num_blocks
 
 

@@ -126,6 +126,13 @@ def test_shapes_that_a_backend_lacks_are_refused() -> None:
         TorchBackend([spec], torch.ones(4, 12), [cache.to(torch.float8_e4m3fn)], 8)
 
 
+def test_triton_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("triton.knobs.runtime.interpret", False)
+    cache = torch.zeros(2, 3, KV_HEADS, 16, DIM)
+    with pytest.raises(ConfigError, match=r"needs a GPU.*use attention_backend='torch'"):
+        TritonBackend([SPECS[0]], torch.ones(4, DIM), [cache], 16)
+
+
 def test_buckets_hold_every_row_once_and_pad_little() -> None:
     rng = np.random.default_rng(3)
     for _ in range(50):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,10 +15,12 @@ from multidict import CIMultiDictProxy
 from engine.router.api_keys import ApiKey
 from engine.router.backend import Backend, make_backends
 from engine.router.front import Front
+from engine.router.http_server import server_of
 from engine.router.settings import HealthSettings, QueueSettings, RouterSettings
 from workbench.router import RoundRobin, Router
 
 BOUND_S = 20.0
+LOGGER = logging.getLogger(__name__)
 Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -189,6 +192,22 @@ class Routed:
         name: str = (await response.json())["from"]
         return name
 
+    async def talk(self, *pieces: bytes) -> tuple[int, dict[str, Any]]:
+        """Status and JSON of what is said to raw bytes, once the connection is closed."""
+        reader, writer = await self.connect()
+        for piece in pieces:
+            writer.write(piece)
+        said = await reader.read()
+        writer.close()
+        head, _, body = said.partition(b"\r\n\r\n")
+        assert b"application/json" in head
+        return int(head.split(b" ")[1]), json.loads(body)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection of a client that speaks for itself."""
+        host, _, port = self.url.removeprefix("http://").partition(":")
+        return await asyncio.open_connection(host, int(port))
+
     async def error(self, response: aiohttp.ClientResponse) -> dict[str, Any]:
         error: dict[str, Any] = (await response.json())["error"]
         assert set(error) == {"message", "type", "param", "code"}
@@ -212,6 +231,7 @@ async def routed(
     health: HealthSettings | None = None,
     queue: QueueSettings | None = None,
     prepare: Callable[[list[FakeServer]], None] = lambda servers: None,
+    idle_s: float = BOUND_S,
     **settings: Any,
 ) -> AsyncIterator[Routed]:
     """Servers that are up, and a router that has checked them once; its clock stands still."""
@@ -232,9 +252,7 @@ async def routed(
             clock=clock, new_id=lambda: f"id-{next(numbers)}",
         )  # fmt: skip
         stack.push_async_callback(front.close)
-        runner = web.AppRunner(front.app(), handler_cancellation=True, shutdown_timeout=0.0)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
+        runner = await stack.enter_async_context(server_of(front.app(), LOGGER, idle_s))
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         await front.monitor.check_all()
         client = await stack.enter_async_context(aiohttp.ClientSession())

@@ -1,8 +1,12 @@
 """The router as its users and its operator meet it: state, draining, models, errors."""
 
 import asyncio
+import gzip
+import json
 from collections.abc import Coroutine
 from typing import Any
+
+import pytest
 
 from tests.engine.router.fakes import FakeServer, routed
 from workbench.router import Router
@@ -175,6 +179,24 @@ def test_a_body_that_cannot_be_decoded_is_the_clients_mistake() -> None:
             )
             assert response.status == 400
             assert "gzip" in (await it.error(response))["message"]
+
+    run(test())
+
+
+@pytest.mark.parametrize(("size", "status"), [(1000, 200), (10_000_000, 413)])
+def test_a_body_is_measured_as_it_is_unpacked(size: int, status: int) -> None:
+    async def test() -> None:
+        async with routed(1, max_body_bytes=100_000) as it:
+            text = "a" * size
+            packed = gzip.compress(json.dumps({"prompt": text}).encode())
+            assert len(packed) < 100_000
+            response = await it.client.post(
+                it.url + "/v1/completions", data=packed, headers={"Content-Encoding": "gzip"}
+            )
+            assert response.status == status
+            seen = [(each.body["prompt"], each.headers.get("Content-Encoding"))
+                    for each in it.servers[0].seen]  # fmt: skip
+            assert seen == ([(text, None)] if status == 200 else [])
 
     run(test())
 

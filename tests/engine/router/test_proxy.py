@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from engine.router.settings import HealthSettings
 from tests.engine.router.fakes import FakeServer, Routed, routed
@@ -188,6 +189,30 @@ def test_an_error_as_the_first_event_of_a_stream_is_tried_elsewhere() -> None:
             response = await it.post()
             assert response.status == 500
             assert await response.json() == error
+
+    run(test())
+
+
+@pytest.mark.parametrize("error", [b'"x"', b"[]", b'{"code": [503]}', b'{"code": {"a": 1}}'])
+def test_a_first_event_of_no_known_form_is_passed_on(error: bytes) -> None:
+    async def test() -> None:
+        async with routed(1) as it:
+            event = b'data: {"error": ' + error + b"}\n\n"
+            it.servers[0].streams([event, DONE])
+            response = await it.post()
+            assert (response.status, await response.read()) == (200, event + DONE)
+
+    run(test())
+
+
+def test_a_backend_that_leaves_http_has_not_answered() -> None:
+    async def test() -> None:
+        async def switch(request: web.Request) -> web.StreamResponse:
+            return web.Response(status=101, headers={"Upgrade": "x", "Connection": "upgrade"})
+
+        async with routed(2) as it:
+            it.servers[0].answer = switch
+            assert {await it.source() for _ in range(2)} == {"s1"}
 
     run(test())
 

@@ -65,7 +65,8 @@ BAD_COMPLETIONS: list[tuple[dict[str, Any], str | None]] = [
     ({"logit_bias": {"a": 1}}, "logit_bias"),
     ({"logit_bias": {"5": 1000}}, "logit_bias.5"),
     ({"logit_bias": {"99999": 1}}, "logit_bias"),
-    ({"stop": [1]}, "stop"),
+    ({"stop": [1]}, "stop.0"),
+    ({"stop": 1}, "stop"),
     ({"stop": ["a"] * 100}, "stop"),
     ({"stop_token_ids": [999]}, "stop_token_ids"),
     ({"allowed_token_ids": []}, "allowed_token_ids"),
@@ -119,11 +120,15 @@ BAD_CHATS: list[tuple[dict[str, Any], str | None]] = [
     ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs"),
     ({"chat_template_kwargs": {"self": 1}}, "chat_template_kwargs"),
     ({"top_logprobs": 2}, "top_logprobs"),
-    ({"logprobs": True, "top_logprobs": 30}, "logprobs"),
+    ({"logprobs": True, "top_logprobs": 30}, "top_logprobs"),
+    ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
+    ({"messages": [{"role": "user", "content": [{"text": "a"}]}]}, "messages.0.content.0.type"),
+    ({"messages": [{"role": "user", "content": ["a"]}]}, "messages.0.content.0"),
     ({"max_completion_tokens": 0}, "max_completion_tokens"),
     ({"tool_choice": "required"}, "tool_choice"),
     ({"tools": [TOOL], "tool_choice": "sometimes"}, "tool_choice"),
     ({"tools": [TOOL], "tool_choice": {"function": {"name": "g"}}}, None),
+    ({"tools": [TOOL], "tool_choice": {"type": "custom"}}, "tool_choice.type"),
     ({"tools": [{"type": "function"}]}, "tools.0.function"),
     ({"tools": [TOOL], "tool_choice": "required", "guided_regex": "a"}, "tool_choice"),
     ({"functions": [{"name": "f"}]}, "functions"),
@@ -201,6 +206,15 @@ def test_other_kinds_of_bodies(server: RunningServer) -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     error = check_error(*server.post("/v1/completions", {"prompt": "a"}, form), 415)
     assert "application/json" in error["message"]
+    error = check_error(*server.post("/v1/completions", {}, {"Content-Encoding": "gzip"}), 415)
+    assert "gzip" in error["message"]
+    plain = {"Content-Encoding": "identity"}
+    assert server.post("/v1/completions", {"prompt": "a"}, plain)[0] == 200
+
+
+def test_a_long_list_is_told_to_be_long(server: RunningServer) -> None:
+    body = {"prompt": "a", "stop": ["s"] * 10_000}
+    assert "64 items" in check_error(*server.post("/v1/completions", body))["message"]
 
 
 def test_bodies_over_the_limit() -> None:

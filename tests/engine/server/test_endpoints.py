@@ -3,16 +3,19 @@
 import http.client
 import json
 import socket
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.server.body import LARGE
 from engine.server.schemas.chat import ChatCompletionResponse
 from engine.server.schemas.completion import CompletionResponse
 from engine.server.settings import ServerSettings
+from engine.server.tokenization import Tokenization
 from tests.engine.server.serving import MODEL, RunningServer, serving
 from workbench.errors import ConfigError
 
@@ -69,6 +72,24 @@ def test_tokenize_and_back(server: RunningServer) -> None:
     _, chat = server.post("/tokenize", {"messages": [USER]})
     _, text = server.post("/detokenize", {"tokens": chat["tokens"]})
     assert text["prompt"].startswith("user: hi\nassistant:")
+
+
+def test_long_answers_of_the_tokenizer_are_written_in_a_thread(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[str] = []
+    strings = Tokenization._strings
+
+    def watched(endpoint: Tokenization, token_ids: Sequence[int]) -> list[str]:
+        places.append(threading.current_thread().name)
+        return strings(endpoint, token_ids)
+
+    monkeypatch.setattr(Tokenization, "_strings", watched)
+    for length in (3, LARGE):
+        body = {"prompt": "a" * length, "return_token_strs": True, "add_special_tokens": False}
+        status, answer = server.post("/tokenize", body)
+        assert (status, answer["count"], answer["token_strs"][-1]) == (200, length, "a")
+    assert places[0] != places[1]
 
 
 def test_prefix_cache_is_reset(server: RunningServer) -> None:
@@ -294,6 +315,8 @@ def test_extensions() -> None:
         ({"enable_auto_tool_choice": True}, "tool_call_parser"),
         ({"log_level": "loud"}, "log_level"),
         ({"drain_timeout": -1.0}, "drain_timeout"),
+        ({"max_core_silence": -1.0}, "max_core_silence"),
+        ({"restart_silence": 30.0}, "restart_silence=30 needs max_core_restarts"),
     ],
 )
 def test_settings_are_checked(changes: dict[str, Any], reason: str) -> None:

@@ -70,6 +70,11 @@ def test_state_follows_the_last_step_and_ends_with_the_last_request(
     assert text.value("vllm:num_requests_waiting_by_reason", reason="capacity") == 2
     assert text.value("vllm:num_requests_waiting_by_reason", reason="deferred") == 0
     assert text.value("vllm:kv_cache_usage_perc") == 0.25
+    engine.on_queue(3, 1)
+    text = shown(metrics)
+    assert text.value("vllm:num_requests_waiting") == 3
+    assert text.value("vllm:num_requests_waiting_by_reason", reason="capacity") == 2
+    assert text.value("vllm:num_requests_waiting_by_reason", reason="deferred") == 1
     engine.on_finished(record(finish_reasons=("abort",)))
     text = shown(metrics)
     for name in ("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"):

@@ -1,6 +1,7 @@
 """How a server ends, and what it does when its engine dies."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine.server.listening import bind, raise_file_limit
+from engine.server.listening import bind
 from tests.engine.server.serving import PATIENCE_S, RunningServer, events_of, serving
 from workbench.errors import ConfigError
 
@@ -134,6 +135,23 @@ def test_a_killed_core_is_told_and_started_again() -> None:
         assert (status, body["choices"][0]["text"]) == (200, "back")
 
 
+def test_a_stopped_core_is_told_until_it_goes_on() -> None:
+    with serving({"max_core_silence": 1.0}, in_thread=False) as server:
+        pid = server.llm.info.pid
+        os.kill(pid, signal.SIGSTOP)
+        server.wait_for(lambda: server.llm.silence_s > 1.0)
+        for path in ("/health", "/ping", "/ready"):
+            status, headers, body = server.request("GET", path)
+            assert (status, headers["retry-after"]) == (503, "1")
+            assert f"process {pid} has given no sign of life for".encode() in body
+        waiting = server.open("/v1/completions", {"prompt": "«late»", "stream": True})
+        os.kill(pid, signal.SIGCONT)
+        # what was asked meanwhile is answered
+        assert b'"finish_reason":"stop"' in read_all(waiting)
+        server.wait_for(lambda: server.llm.silence_s < 0.5)
+        assert server.get("/health")[0] == 200
+
+
 def test_a_full_queue_refuses() -> None:
     with serving({"max_queue": 1}, max_num_seqs=1, **SLOW) as server:
         first = open_stream(server, max_tokens=1500)
@@ -173,10 +191,6 @@ def test_an_address_in_use_is_told() -> None:
         taken.close()
     with pytest.raises(ConfigError, match="cannot be listened on"):
         bind("no.such.host.invalid", 0)
-
-
-def test_many_files_may_be_open() -> None:
-    assert raise_file_limit() == raise_file_limit() >= 256
 
 
 PROGRAM = """

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.errors import InputError
 from engine.structured_output.completion import Completion
-from engine.structured_output.schema_sizes import SchemaSizes
+from engine.structured_output.schema_sizes import MAX_TEXT, SchemaSizes
 from tests.engine.structured_output.random_model import answer, compiler, words, write
 from tests.engine.structured_output.schemas import fits, schemas
 from workbench.sampling_params import SamplingParams
@@ -199,3 +199,30 @@ def test_what_an_answer_can_open_is_counted() -> None:
     assert {',"may":{"n":12345}', ',"bcd"', '"aaaaaaa"', "null"} <= texts
     assert not any("must" in text and "loop" not in text for text in texts)
     assert list(SchemaSizes("true").optional_texts()) == []
+
+
+def test_parts_that_point_at_one_another_are_looked_at_once() -> None:
+    num_looks = 0
+
+    class Counted(SchemaSizes):
+        def smallest(self, node: Any, depth: int = 0) -> str:
+            nonlocal num_looks
+            num_looks += 1
+            return super().smallest(node, depth)
+
+    again = {"$ref": "#/$defs/d"}
+    for part in (
+        {"anyOf": [again] * 5 + [{"type": "null"}]},
+        {"allOf": [again] * 5},
+        {"type": "array", "prefixItems": [again] * 5},
+        {
+            "type": "object",
+            "required": list("abcde"),
+            "properties": dict.fromkeys("abcde", again),
+        },
+    ):
+        num_looks = 0
+        schema = json.dumps({"$defs": {"d": part}, **again})
+        sizes = [len(text) for text in Counted(schema).optional_texts()]
+        assert num_looks < 3000
+        assert max(sizes, default=0) < 10 * MAX_TEXT

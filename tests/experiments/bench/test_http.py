@@ -9,6 +9,7 @@ from experiments.bench.answer import read_answer
 from experiments.bench.http import Exchange, HttpClient
 from experiments.bench.request_body import COMPLETIONS, JSON_HEADERS, RequestBody
 from experiments.bench.target import Target, with_body
+from tests.engine.server.test_open_files import no_file_left
 from tests.experiments.bench.fake_server import FakeServer, Script
 from workbench.errors import ConfigError
 from workbench.workload.base import WorkloadRequest
@@ -112,6 +113,17 @@ def test_nobody_there():
     assert answer.failure is not None
     assert answer.failure[0] == "connection refused"
     assert "127.0.0.1" in answer.error
+
+
+def test_a_client_without_files_does_not_blame_the_server():
+    async def work(client, target):
+        with no_file_left():
+            return await client.ask(Exchange("r", request(target)))
+
+    with FakeServer(Script()) as server:
+        kind, detail = run(server.url, work).failure
+    assert kind == "the client has too many open files"
+    assert "Too many open files" in detail
 
 
 def test_a_cancelled_request_hangs_up():

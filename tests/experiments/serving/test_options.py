@@ -106,6 +106,7 @@ def test_flags_that_change_nothing_are_taken(folder: Path) -> None:
         (["--backend", "simulator", "backend=engine"], "both named"),
         (["--backend", "gpu"], "--backend"),
         (["--backend", "simulator", "--record-steps", "x.csv"], "--record-steps"),
+        (["--backend", "simulator", "--record", "x"], "--record records"),
         (["backend=gpu"], "engine or simulator"),
         (["--max-num-seqs", "many"], "whole number"),
         (["--port"], "--port"),

@@ -1,18 +1,24 @@
 """The real engine as a server's core, composed from the same settings as the simulated one."""
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.async_llm import AsyncLLM
+from engine.errors import InputError
 from engine.model_text import ModelText
+from experiments.parity import replay_all
 from experiments.serving.core_spec import PlannedCore
 from experiments.serving.options import read_options
 from tests.engine.checkpoints import make_checkpoint
 from workbench.sampling_params import SamplingParams
 from workbench.step_profile import read_steps
 
+LONGEST_S = 120.0
 FLAGS = ("--max-num-seqs", "4", "--max-num-batched-tokens", "64", "--num-gpu-blocks-override", "40")
 
 
@@ -57,3 +63,61 @@ async def _serve_one(planned: PlannedCore) -> list[int]:
     finally:
         await llm.shutdown()
     return list(outputs[-1].outputs[0].token_ids)
+
+
+@pytest.mark.parametrize("flags", [(), ("--async-scheduling",)], ids=["sync", "async"])
+def test_a_served_engine_is_recorded_and_replayed(flags: Sequence[str], tmp_path: Path) -> None:
+    folder, records = make_checkpoint(tmp_path / "tiny"), tmp_path / "new" / "records"
+    options = read_options([str(folder), *FLAGS, *flags, "--record", str(records)], {})
+    text = ModelText.of_folder(folder)
+    ends = asyncio.run(_serve_several(PlannedCore.of(options), text))
+    assert ends == ["left", "length", "length", "stop", "length", "refused", "abort"]
+    if not flags:
+        # a recording is not written over
+        asyncio.run(_serve_several(PlannedCore.of(options), text))
+    replays = list(replay_all(records))
+    assert [replayed.path.parent.name for replayed in replays] == ["0", "1"][: 2 - len(flags)]
+    for replayed in replays:
+        result = replayed.result
+        assert result.difference is None
+        assert result.num_recorded == result.num_compared == result.num_equal > 20
+        # one has two answers; of the two that ended early, one was still open at the end
+        assert (result.counters["requests"], result.counters["aborts"]) == (7, 2)
+
+
+async def _serve_several(planned: PlannedCore, text: ModelText) -> list[str]:
+    """How the requests end: with different lengths, times and forms, one of them left by its
+    client and one still open when the server ends."""
+    llm = await AsyncLLM.start(planned.spec(text), text=text, in_thread=True)
+    forever = SamplingParams(max_tokens=300, ignore_eos=True)
+
+    async def finish(name: str, prompt: list[int], **params: Any) -> str:
+        wanted = SamplingParams(**({"max_tokens": 20, "ignore_eos": True} | params))
+        last = [output async for output in llm.generate(prompt, wanted, name)][-1]
+        return str(last.outputs[0].finish_reason)
+
+    async def leave() -> str:
+        async with aclosing(llm.generate([1] * 20, forever, "left")) as outputs:
+            async for output in outputs:
+                if len(output.outputs[0].token_ids) >= 3:
+                    break
+        return "left"
+
+    async with asyncio.timeout(LONGEST_S):
+        ends = await asyncio.gather(
+            leave(),
+            finish("a", [2] * 50, n=2),
+            finish("b", [3, 4, 5], max_tokens=9, seed=1),
+            finish("c", [6] * 7, structured_outputs={"choice": ["yes", "no"]}, ignore_eos=False),
+        )
+        ends.append(await finish("d", [2] * 50, max_tokens=5))
+        with pytest.raises(InputError, match="recorded"):
+            await llm.call("reset_prefix_cache")
+        with pytest.raises(InputError, match="does not compile"):
+            await finish("refused", [7], structured_outputs={"regex": "("})
+        ends.append("refused")
+        stream = llm.generate([8, 9], forever, "open")
+        await anext(stream)
+        await llm.shutdown()
+        rest = [output async for output in stream]
+    return [*ends, str(rest[-1].outputs[0].finish_reason)]
