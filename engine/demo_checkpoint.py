@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.byte_tokenizer import byte_tokenizer
+from workbench.errors import WorkbenchError
 
 CONFIG: dict[str, Any] = {
     "vocab_size": 259,
@@ -27,11 +28,27 @@ CONFIG: dict[str, Any] = {
 
 
 def write_demo_checkpoint(folder: Path, seed: int = 0) -> Path:
-    """Write config.json, model.safetensors and the tokenizer; the folder."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-    from transformers.utils import logging
+    """Write config.json, model.safetensors and the tokenizer; the folder.
 
+    Raises:
+        WorkbenchError: A package that writes it is not installed, or the folder cannot be written.
+    """
+    try:
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+        from transformers.utils import logging
+    except ModuleNotFoundError as error:
+        raise WorkbenchError(
+            f"a checkpoint is written with {error.name}, which is not installed: "
+            "pip install -e '.[engine]'"
+        ) from error
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkbenchError(
+            f"{folder} cannot be made ({error.strerror}): name a folder that can be written"
+        ) from error
     logging.disable_progress_bar()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -49,8 +66,11 @@ def main() -> int:
     if (folder / "config.json").exists():
         print(f"{folder} holds a checkpoint already")
         return 0
-    folder.mkdir(parents=True, exist_ok=True)
-    print(f"wrote {write_demo_checkpoint(folder)}")
+    try:
+        print(f"wrote {write_demo_checkpoint(folder)}")
+    except WorkbenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

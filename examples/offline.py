@@ -5,6 +5,7 @@ python examples/offline.py
 """
 
 import argparse
+import sys
 
 from engine import LLM, SamplingParams
 
@@ -16,7 +17,10 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default="outputs/demo_checkpoint")
     model = parser.parse_args().model
 
-    llm = LLM(model, max_model_len=512, enforce_eager=True)
+    try:
+        llm = LLM(model, max_model_len=512, enforce_eager=True)
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: the engine needs {error.name}: pip install -e '.[engine]'")
     params = SamplingParams(temperature=0.8, top_p=0.95, max_tokens=32, seed=0)
     for output in llm.generate(PROMPTS, params, use_tqdm=False):
         print(f"{output.prompt!r} -> {output.outputs[0].text!r}")

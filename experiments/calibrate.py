@@ -9,6 +9,7 @@ designed bursts. The fit knows the grid's coverage and the recordings' truth: sc
 outputs and all. A calibration that was stopped goes on where it was.
 """
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -123,7 +124,7 @@ def _facts(
     engine = assembly.facts["engine"]
     scheduler = assembly.scheduler
     return {
-        "command": " ".join(["python -m experiments.calibrate", *argv]),
+        "command": shlex.join(["python", "-m", "experiments.calibrate", *argv]),
         "date": origin["started_at"],
         "model": {"name": model.name} | {name: getattr(model, name) for name in SIZES},
         **{name: engine[name] for name in ENGINE_FACTS},

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.calibration import Calibration
+from simulator.calibration.jitter import Jitter
 from simulator.calibration.terms import COUNTS
 from workbench.step_profile import MeasuredStep
 
@@ -103,7 +104,19 @@ def _jitter_text(calibration: Calibration) -> str:
         f"Around the typical step of its run, nine steps of ten lie between {100 * low:+.1f} % and"
         f" {100 * high:+.1f} %; neighbours have a correlation of {jitter.autocorrelation:.2f}."
         f" The mean step takes {100 * (jitter.mean_factor - 1):+.1f} % more than the typical one."
-        f" A whole run is off by {100 * jitter.run_sd:.1f} % (root mean square over"
+        f" {_run_error_text(jitter)}"
+    )
+
+
+def _run_error_text(jitter: Jitter) -> str:
+    run_sd = jitter.known_run_sd
+    if run_sd is None:
+        return (
+            "How far a whole run is off is not known: it takes two recordings, so that one can be"
+            " predicted without itself (calibrate.rounds=2 or more)."
+        )
+    return (
+        f"A whole run is off by {100 * run_sd:.1f} % (root mean square over"
         f" {jitter.num_runs} recordings, each predicted without itself)."
     )
 

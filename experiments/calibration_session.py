@@ -5,6 +5,7 @@ engine is timed is known by `engine.benchmarks`.
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,8 @@ class CalibrationSession:
                 bar.set_description(f"round {number + 1} of {rounds}, serving")
                 self._record(number)
                 bar.update()
+                if bar.disable:  # nobody watches the bar: a log gets a line instead
+                    print(f"round {number + 1} of {rounds} is measured", file=sys.stderr)
         return self.steps()
 
     def _pass(self, number: int, bar: Any) -> None:

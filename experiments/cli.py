@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
+from experiments.config_dir import FLAGS as CONFIG_DIR
+from experiments.config_dir import own_options
 from workbench.errors import WorkbenchError
 
 DESCRIPTION = """\
@@ -24,7 +26,8 @@ first steps:
   workbench run                                    one run with the defaults; files go to outputs/
   workbench run queue=fair_share cluster.replicas=2
                                                    the same with other choices
-  workbench run -m queue=fcfs,fair_share seed=0,1  a sweep; files and a comparison go to multirun/
+  workbench run -m queue=fcfs,shortest_job_first seed=0,1
+                                                   a sweep; files and a comparison go to multirun/
   workbench run -m experiment=demo                 a tour: batching, prefix caching, preemption
   workbench compare multirun/DATE/TIME             the table and the charts of a sweep again
   workbench serve FOLDER                           an OpenAI-compatible server (extra serve)
@@ -142,6 +145,9 @@ def _parser() -> argparse.ArgumentParser:
         commands.add_parser(name, help=text, add_help=False)
     listing = commands.add_parser("list", help="show the groups of settings and their options")
     listing.add_argument("group", nargs="?", help="one group; without it, all of them")
+    listing.add_argument(
+        *CONFIG_DIR, dest="config_dir", metavar="FOLDER", help="with options of your own"
+    )
     listing.set_defaults(command=_list)
     plot = commands.add_parser("plot", help="draw the charts of a run folder again")
     plot.add_argument("folder", type=Path, help="a run folder, or a folder that holds some")
@@ -167,6 +173,9 @@ def _list(options: argparse.Namespace) -> int:
     from experiments.schema import group_options
 
     groups = group_options()
+    if options.config_dir is not None:
+        for group, choices in group_options(own_options(options.config_dir)).items():
+            groups[group] = dict(sorted({**choices, **groups.get(group, {})}.items()))
     if options.group is None:
         for group, choices in groups.items():
             print(f"{group}: {', '.join(choices)}")

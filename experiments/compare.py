@@ -22,6 +22,7 @@ from experiments.compare_table import markdown, print_comparison
 from experiments.figures import comparison, curves, style, titles
 from experiments.run_folder import CONFIG
 from experiments.tables import read_requests_frame
+from experiments.terminal import open_console
 from workbench.errors import WorkbenchError
 
 FINISHED, FAILED, UNFINISHED = "finished", "failed", "unfinished"
@@ -251,7 +252,7 @@ def main(folder: str | os.PathLike[str], console: Console | None = None) -> int:
 
     Returns the exit status: 1 if a run has no result, be it failed, killed or still running.
     """
-    console = console or Console()
+    console = console or open_console()
     sweep = collect_runs(folder)
     print_comparison(sweep.runs, sweep.failed, sweep.varying, console)
     write_comparison(sweep)

@@ -12,6 +12,7 @@ The exit status is 0 if both could be compared, whatever the errors are, and 2 i
 make a comparison.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -29,7 +30,7 @@ def _compare(argv: list[str]) -> int:
     from experiments.measured.comparison import compare, told, write_comparison
 
     comparison = compare(settings)
-    command = " ".join(["python -m experiments.compare_measured", *argv])
+    command = shlex.join(["python", "-m", "experiments.compare_measured", *argv])
     write_comparison(comparison, settings, folder, command)
     print(told(comparison))
     print(f"Everything is in {folder}")

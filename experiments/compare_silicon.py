@@ -11,6 +11,7 @@ The exit status is 0 if the points could be compared, whatever the errors are, a
 the table do not make a comparison.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -27,7 +28,7 @@ def _compare(argv: list[str]) -> int:
     settings, folder = read_settings(argv, SiliconSettings)
     from experiments.measured.silicon import compare_points
 
-    command = " ".join(["python -m experiments.compare_silicon", *argv])
+    command = shlex.join(["python", "-m", "experiments.compare_silicon", *argv])
     print(compare_points(settings, folder, command))
     print(f"Everything is in {folder}")
     return 0

@@ -4,8 +4,10 @@ Knows the errors of Hydra and OmegaConf and how their messages read. Prints noth
 """
 
 import difflib
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import (
@@ -19,6 +21,8 @@ from yaml import YAMLError
 from experiments.schema import DATACLASSES, group_options
 from workbench.errors import WorkbenchError
 
+# what names a folder for results on a command line
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "--out")
 _EXPECTED = (
     (r"could not be converted to Integer", "a whole number"),
     (r"could not be converted to Float", "a number"),
@@ -41,6 +45,12 @@ def explain(error: BaseException, overrides: Sequence[str] = (), keys: Iterable[
         line = _explain_hydra(link, overrides, list(keys))
         if line is not None:
             return line
+    for link in chain:
+        if isinstance(link, OSError) and (said := _folder_of(link, overrides)):
+            return one_line(
+                f"{said}: the folder cannot be made ({link.strerror}: {link.filename}); name one in"
+                " a place that can be written"
+            )
     if isinstance(error, HydraException | OmegaConfBaseException):
         return one_line(" ".join(str(link) for link in reversed(chain) if str(link)))
     return one_line(f"{type(error).__name__}: {error}")
@@ -102,6 +112,20 @@ def _explain_hydra(error: BaseException, overrides: Sequence[str], keys: list[st
     if match := re.match(r"Key '(.+?)' (?:is )?not in", text):
         full = re.search(r"full_key: (\S+)", text)
         return unknown_key(full[1] if full else match[1], overrides, keys)
+    return None
+
+
+def _folder_of(error: OSError, words: Sequence[str]) -> str | None:
+    """The words that name a folder for results, if the error is about making it."""
+    if not isinstance(error.filename, str):
+        return None
+    place = Path(error.filename).absolute()
+    pairs = [tuple(word.partition("=")[::2]) for word in words]
+    for name, value in (*pairs, *itertools.pairwise(words)):
+        folder = Path(value).absolute()
+        is_inside = place.is_relative_to(folder) and not folder.is_dir()
+        if name in FOLDERS and (is_inside or folder.is_relative_to(place)):
+            return f"{name} {value}" if name.startswith("-") else f"{name}={value}"
     return None
 
 

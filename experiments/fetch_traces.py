@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     names = [source.name for source in TRACES]
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.fetch_traces",
+        prog="workbench fetch-traces",
         description="Download the public request traces of Azure and Mooncake.",
         epilog="Then run with traces_dir=DIR. Files: " + ", ".join(names),
     )

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.targets import locate
 from workbench.errors import ConfigError, WorkbenchError
 
 HYDRA_KEYS = frozenset({"_target_", "_convert_", "_partial_", "_recursive_", "_args_"})
@@ -205,7 +206,7 @@ def describe(hint: Any) -> str:
 def parameter_names(path: str) -> set[str]:
     """Names of the parameters of a class or function; empty if it cannot be imported."""
     try:
-        parameters = inspect.signature(get_object(path)).parameters.values()
+        parameters = inspect.signature(locate(path)).parameters.values()
     except Exception:
         return set()
     return {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
@@ -224,9 +225,9 @@ def _nodes(value: Any, path: str) -> list[tuple[str, Mapping[str, Any]]]:
 
 def _target(path: str, where: str) -> Any:
     try:
-        return get_object(path)
-    except Exception as error:
-        raise ConfigError(f"{where}._target_={path}: cannot be imported ({error})") from error
+        return locate(path)
+    except ConfigError as error:
+        raise ConfigError(f"{where}._target_={path}: {error}") from error
 
 
 def _hints(target: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.brief import brief
 from experiments.explain import explain, is_expected
 from experiments.inputs import inputs_of, with_absolute_paths
 from experiments.progress import progress_bar
@@ -175,28 +176,3 @@ def _report_failure(folder: RunFolder, error: Exception) -> None:
         requests, seconds = len(error.result.records), error.result.duration_s
         note = f"the run was stopped at {seconds:g} s; {requests} requests had come by then"
         print(f"{note}, and what was served of them is in {folder.path}", file=sys.stderr)
-
-
-def brief(summary: Mapping[str, Any]) -> str:
-    """The main numbers of a summary as a few aligned lines."""
-    rows = (
-        ("requests finished", "finished", "", 1),
-        ("duration", "duration_s", "s", 1),
-        ("output tokens", "output_tokens_per_s", "/s", 1),
-        ("goodput", "goodput_requests_per_s", "requests/s", 1),
-        ("time to first token, p50", "ttft_s_p50", "ms", 1e3),
-        ("time to first token, p99", "ttft_s_p99", "ms", 1e3),
-        ("time per output token, p50", "tpot_s_p50", "ms", 1e3),
-        ("between tokens, p99", "itl_s_p99", "ms", 1e3),
-        ("prefix cache hits", "prefix_hit_rate", "%", 100),
-        ("preemptions", "preemptions", "", 1),
-        ("extrapolated steps", "extrapolated_steps", "", 1),
-        ("computed in", "simulation_cpu_s", "CPU s", 1),
-    )
-    lines = []
-    for label, key, unit, scale in rows:
-        value = summary.get(key)
-        if value is not None:
-            number = f"{value * scale:,.0f}" if isinstance(value, int) else f"{value * scale:,.4g}"
-            lines.append(f"  {label:<28}{number:>12} {unit}".rstrip())
-    return "\n".join(lines)

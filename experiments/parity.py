@@ -55,7 +55,8 @@ class Replayed:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit status."""
-    return run_program(arguments, __doc__, _parity)
+    # the last paragraph is about this file
+    return run_program(arguments, __doc__.rpartition("\n\n")[0], _parity)
 
 
 def _parity(argv: Sequence[str]) -> int:

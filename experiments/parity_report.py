@@ -4,6 +4,7 @@ Knows what a replay found. It replays nothing.
 """
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,7 @@ def write_parity_report(
         *([] if equal else [Section("First differences", tables=[_differences(replays)])]),
         Section("What this shows", HOW.format(fields=", ".join(SchedulerOutput(0).as_dict()))),
     ]
-    command = " ".join(["python -m experiments.parity", *argv])
+    command = shlex.join(["python", "-m", "experiments.parity", *argv])
     write_page(
         folder / REPORT,
         "Parity: the engine and the simulator, step by step",

@@ -14,7 +14,7 @@ from experiments.explain import explain
 from experiments.inputs import changes, inputs_of, with_absolute_paths
 from experiments.job import run_into
 from experiments.provenance import Stopwatch, code_revision
-from experiments.run_folder import CONFIG, PROVENANCE, RunFolder
+from experiments.run_folder import CONFIG, ERROR, PROVENANCE, RunFolder
 from workbench.errors import ConfigError, WorkbenchError
 
 ALLOW = "--allow-changed-inputs"
@@ -43,7 +43,8 @@ def rerun(folder: Path, out: Path, *, allow_changed_inputs: bool = False) -> str
     except WorkbenchError:
         raise
     except Exception as error:
-        raise WorkbenchError(f"{explain(error)} [{out}/error.txt]") from error
+        kept = f" [{out}/{ERROR}]" if (out / ERROR).is_file() else ""
+        raise WorkbenchError(f"{explain(error, ['--out', str(out)])}{kept}") from error
     return f"done: {out}{note}{_revision_note(folder)}"
 
 

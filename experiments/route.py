@@ -12,13 +12,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 
 from engine.router.api_keys import ApiKey, KeyRing
 from engine.router.settings import HealthSettings, PromptSettings, QueueSettings, RouterSettings
 from experiments.assemble import part
+from experiments.flag_parser import FlagParser
 from experiments.program import run_program
 from experiments.run import compose_config, setting_names
 from experiments.serve import missing_package
@@ -95,13 +96,6 @@ GROUPS = {
 }
 
 
-class Parser(argparse.ArgumentParser):
-    """Tells what is wrong in one line, as the other commands do."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; workbench route --help shows what there is")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until a signal. The exit status: 0 drained, 1 cut short, 2 wrong usage."""
     return run_program(arguments, make_parser().format_help(), _route, setting_names=setting_names)
@@ -153,9 +147,9 @@ def _loop_factory() -> Any:
     return uvloop.new_event_loop
 
 
-def make_parser() -> Parser:
+def make_parser() -> FlagParser:
     """The command line."""
-    parser = Parser(
+    parser = FlagParser(
         prog="workbench route",
         description="An HTTP router in front of OpenAI-compatible servers: those of "
         "`workbench serve`, vLLM's, or others.",

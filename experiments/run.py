@@ -41,18 +41,20 @@ def main(
     *,
     config_name: str = "config",
     function: Callable[[DictConfig], None] = task,
+    program: str = __file__,
 ) -> int:
     """Runs with these command-line arguments (default: the program's own). Returns the exit status.
 
     0: done. 1: a run failed, its folder says why. 2: the arguments do not make a config.
-    `function` is what is done with each composed config, `config_name` its file in `conf/`.
+    `function` is what is done with each composed config, `config_name` its file in `conf/`, and
+    `program` the file of the module that these arguments are for.
     """
     argv = list(sys.argv[1:] if arguments is None else arguments)
     prepare()
     full_error = os.environ.get(FULL_ERROR) == "1"
     try:
         _refuse_empty_groups(argv)
-        with _as_program_arguments(argv), _errors_raised():
+        with _as_program_arguments(program, argv), _errors_raised():
             entry = hydra.main(
                 version_base="1.3", config_path=str(CONF_DIR), config_name=config_name
             )
@@ -125,9 +127,14 @@ def _names(node: DictConfig, prefix: str) -> Iterator[str]:
 
 
 @contextmanager
-def _as_program_arguments(argv: list[str]) -> Iterator[None]:
+def _as_program_arguments(program: str, argv: list[str]) -> Iterator[None]:
+    """Where Hydra reads them, and results keep them: as `python -m` would have called the module.
+
+    The program that was called may be another, with a word before the arguments that is not for
+    Hydra: `workbench run`.
+    """
     saved = sys.argv
-    sys.argv = [saved[0], *argv]
+    sys.argv = [program, *argv]
     try:
         yield
     finally:

@@ -20,7 +20,6 @@ from experiments.run_folder import FAILED, PRESENTATION_KEYS, RunFolder, fingerp
 from experiments.schema import run_settings
 
 MAX_NAME = 120
-WIDTH_OF_A_LOG = 140
 
 
 def run_name(*, _root_: Container) -> str:
@@ -127,12 +126,9 @@ def report(folder: Path) -> int:
 
     Returns the exit status: 1 if a run has failed or is not finished.
     """
-    from rich.console import Console
-
     from experiments.compare import main as compare
 
-    # a log or a pipe has no width of its own: leave room for every column
-    return compare(folder, Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_LOG))
+    return compare(folder)
 
 
 def failed_since(folder: Path, started: float) -> list[RunFolder]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 WIDTH_OF_A_LOG = 140
-GAP = 1  # columns of a terminal between two of a table
+GAP = 2  # columns of a terminal between two of a table
 SHARE_OF_NAMES = 0.4  # of the width, at most, where they can be wrapped
 
 
@@ -25,27 +25,29 @@ def open_console() -> Console:
 def print_numbers(
     console: Console, names: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
 ) -> None:
-    """Prints a table whose first column names its rows; no other cell is ever cut or wrapped.
+    """Prints a table whose first column names its rows; no cell is ever cut.
 
-    Columns that do not fit go into further tables below, each with the names of the rows. A heading
-    may have several lines. A console that is too narrow for a single number is written over its
-    edge.
+    Columns that do not fit go into further tables below, each with the names of the rows; where
+    they do not, names are wrapped. A heading may have several lines, and must be understood alone.
     """
     rows = [[*row, *[""] * (len(names) - len(row))] for row in rows]
     widths = [_width(column) for column in zip(names, *rows, strict=True)]
     first = _width_of_names(widths, rows, console.width)
+    if title:
+        console.print(Text(title, style="bold"))
     for columns in _parts(widths, first, console.width):
         table = Table(
-            title=title, box=SIMPLE_HEAD, header_style="bold", padding=(0, GAP, 0, 0),
-            pad_edge=False,
+            box=SIMPLE_HEAD, show_edge=False, header_style="bold",
+            padding=(0, GAP - 1, 0, 0), pad_edge=False,
         )  # fmt: skip
         table.add_column(Text(names[0]), width=first, overflow="fold")
         for i in columns:
-            table.add_column(Text(names[i]), justify="right", width=widths[i], no_wrap=True)
+            width = min(widths[i], max(console.width - first - GAP, 1))
+            table.add_column(Text(names[i]), justify="right", width=width, overflow="fold")
         for row in rows:
             table.add_row(Text(row[0]), *(Text(row[i]) for i in columns))
-        total = first + sum(GAP + widths[i] for i in columns)
-        console.print(table, width=max(total + GAP, console.width), crop=False, no_wrap=True)
+        console.print(table)
+        console.print()
 
 
 def _width(cells: Sequence[str]) -> int:
@@ -54,7 +56,7 @@ def _width(cells: Sequence[str]) -> int:
 
 def _width_of_names(widths: Sequence[int], rows: Sequence[Sequence[str]], width: int) -> int:
     """All that they need, or what the share allows and their longest word needs."""
-    if sum(widths) + GAP * len(widths) <= width:
+    if sum(widths) + GAP * (len(widths) - 1) <= width:
         return widths[0]
     words = [len(word) for row in rows for word in row[0].split()]
     return min(widths[0], max(int(SHARE_OF_NAMES * width), *words, 1))
@@ -65,7 +67,7 @@ def _parts(widths: Sequence[int], first: int, width: int) -> Iterator[list[int]]
     columns: list[int] = []
     used = first
     for i in range(1, len(widths)):
-        if columns and used + GAP + widths[i] > width - GAP:
+        if columns and used + GAP + widths[i] > width:
             yield columns
             columns, used = [], first
         columns.append(i)

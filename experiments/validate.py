@@ -12,6 +12,7 @@ OUT/validation.json holds every number, OUT/report.html shows them. What has bee
 same command goes on.
 """
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ from experiments.validation.compare import case_result, coverage, rankings, verd
 from experiments.validation.plan import Case, Plan
 from experiments.validation.settings import ValidateSettings
 from simulator.calibration import Calibration
+from simulator.calibration.jitter import FEWEST_RUNS
+from workbench.errors import ConfigError
 
 RESULT, CAPACITY, CALIBRATION = "validation.json", "capacity", "calibration"
 ON_INTERRUPT = "interrupted: the same command goes on where it was"
@@ -60,7 +63,7 @@ def validate(
     cases = [_case(plan, folder, case, settings, file, capacity) for case in plan.cases()]
     origin = provenance(revision=None, stopwatch=Stopwatch(), seed=plan.seed)
     result: dict[str, Any] = {
-        "command": " ".join(["python -m experiments.validate", *argv]),
+        "command": shlex.join(["python", "-m", "experiments.validate", *argv]),
         "machine": {name: origin[name] for name in ("cpu", "cpus_usable", "platform", "packages")},
         "date": origin["started_at"],
         "calibration": dict(Calibration.load(file).facts),
@@ -98,13 +101,27 @@ def _measure(plan: Plan, folder: Path, settings: ValidateSettings) -> tuple[Path
 def _calibration(plan: Plan, folder: Path, settings: ValidateSettings, rounds: int) -> Path:
     """The calibration to use, of at least so many rounds; measured here where none is named."""
     if settings.calibration is not None:
-        Calibration.load(Path(settings.calibration))
+        check_has_bands(Calibration.load(Path(settings.calibration)), settings.calibration)
         return Path(settings.calibration)
     file = folder / CALIBRATION / FILE
     if not file.exists() or Calibration.load(file).facts.get("rounds", 0) < rounds:
         own = CalibrateSettings(disturbed=settings.disturbed, rounds=rounds)
         calibrate(plan.calibration_config(), folder / CALIBRATION, own)
     return file
+
+
+def check_has_bands(calibration: Calibration, file: str) -> None:
+    """Refuse a calibration that does not know how far a whole run is off, before any run.
+
+    Raises:
+        ConfigError: It has fewer than two recordings.
+    """
+    if calibration.jitter.known_run_sd is None:
+        raise ConfigError(
+            f"validate.calibration={file} has fewer than {FEWEST_RUNS} recordings, so it does not"
+            " know how far a whole run is off, and there would be no bands: calibrate with"
+            f" calibrate.rounds={FEWEST_RUNS} or more"
+        )
 
 
 def _capacity(plan: Plan, folder: Path) -> float:

@@ -9,6 +9,7 @@ gets the workload at three loads; the simulator repeats them. Settings of the se
 (experiments/live_vllm/settings.py); of the workload: as in a run, `workload=… workload.NAME=…`.
 """
 
+import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -62,7 +63,7 @@ def _validate(argv: Sequence[str]) -> int:
         from experiments.live_vllm.validation import Validation
 
         validation = Validation(settings, workload, folder, config.seed, config.progress)
-        command = " ".join(["python -m experiments.validate_vllm", *argv])
+        command = shlex.join(["python", "-m", "experiments.validate_vllm", *argv])
         is_met = validation.run(session, log, command)
     print("all goals are met" if is_met else "not all goals are met: report.html says which")
     print(f"Everything is in {folder}")

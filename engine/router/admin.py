@@ -18,6 +18,9 @@ from engine.router.fleet import Fleet
 from engine.router.metrics import RouterMetrics
 from engine.router.settings import RouterSettings
 
+OWN_PATHS = frozenset({"/health", "/ready", "/metrics", "/load", "/backends", "/drain", "/undrain"})
+"""Where nobody asks for work."""
+
 
 class Administered(Protocol):
     """What is shown and ruled here."""

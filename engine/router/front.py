@@ -12,7 +12,7 @@ from uuid import uuid4
 import aiohttp
 from aiohttp import web
 
-from engine.router.admin import add_admin_routes
+from engine.router.admin import OWN_PATHS, add_admin_routes
 from engine.router.api_keys import NOBODY, ApiKey, KeyRing, RateLimits
 from engine.router.backend import Backend
 from engine.router.dispatcher import Dispatcher
@@ -223,7 +223,8 @@ class Front:
         if not isinstance(error, RouterError):
             LOGGER.exception("request %s failed", self._ids[id(http)])
             error = RouterError(500, "the router failed; its log says why")
-        self.metrics.refused.labels(error.status).inc()
+        if http.path not in OWN_PATHS:
+            self.metrics.refused.labels(error.status).inc()
         headers = {**error.headers, REQUEST_ID: self._ids[id(http)]}
         told = web.Response(
             status=error.status, body=error.body, headers=headers, content_type="application/json"

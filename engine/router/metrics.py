@@ -29,7 +29,7 @@ class RouterMetrics:
         self.retries = counter("retries", "Requests tried on another backend.", "reason")
         self.broken = counter("broken_answers", "Answers broken off by a backend.", "backend")
         self.disconnects = counter("client_disconnects", "Requests whose client went away.")
-        self.refused = counter("refused", "Requests the router answered itself.", "status")
+        self.refused = counter("refused", "Requests for work, refused by the router.", "status")
         self.limited = counter("rate_limited", "Requests over a key's limits.", "key")
         self.ejections = counter("ejections", "Backends taken out.", "backend")
         self.returns = counter("returns", "Backends brought in.", "backend")

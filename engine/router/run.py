@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from typing import Any
 
 from aiohttp import web
@@ -52,20 +52,23 @@ async def run_router(
         ConfigError: It cannot listen there.
     """
     raise_file_limit()
-    listening = bind(host, port)
     try:
-        async with (
-            server_of(front.app(), HTTPLog(LOGGER)) as server,
-            _watched(front),
-            _signals() as signals,
-        ):
-            await web.SockSite(server, listening, backlog=BACKLOG).start()
-            started(_url(host, listening))
-            await signals.get()
-            return await _drain(front, signals)
+        with closing(bind(host, port)) as listening:
+            return await _run(front, listening, lambda: started(_url(host, listening)))
     finally:
         await front.close()
-        listening.close()
+
+
+async def _run(front: Front, listening: socket.socket, started: Callable[[], None]) -> int:
+    async with (
+        server_of(front.app(), HTTPLog(LOGGER)) as server,
+        _watched(front),
+        _signals() as signals,
+    ):
+        await web.SockSite(server, listening, backlog=BACKLOG).start()
+        started()
+        await signals.get()
+        return await _drain(front, signals)
 
 
 @asynccontextmanager

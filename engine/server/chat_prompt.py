@@ -66,7 +66,7 @@ def _check_wishes(settings: ServerSettings, body: ChatTemplateFields) -> None:
         raise ApiError(
             400,
             "chat_template is not allowed by this server: leave it out, or start the server with "
-            "allow_chat_template",
+            "--trust-request-chat-template",
             "chat_template",
         )
 

@@ -198,7 +198,7 @@ def _check_count(name: str, count: int | None, limits: Limits) -> None:
         raise ApiError(
             400,
             f"{name}={count} exceeds the server's limit of {limits.max_logprobs} a position: "
-            "lower it, or start the server with a higher max_logprobs",
+            "lower it, or start the server with a higher --max-logprobs",
             name,
         )
 

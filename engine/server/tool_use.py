@@ -64,8 +64,8 @@ def tool_use_of(body: ChatCompletionRequest, settings: ServerSettings) -> ToolUs
     if choice in (None, "auto") and not settings.enable_auto_tool_choice:
         raise ApiError(
             400,
-            "tool_choice='auto' is not enabled: start the server with enable_auto_tool_choice and "
-            "a tool_call_parser, or name a function, or set tool_choice='required' or 'none'",
+            "tool_choice='auto' is not enabled: start the server with --enable-auto-tool-choice "
+            "and --tool-call-parser, or name a function, or set tool_choice='required' or 'none'",
             "tool_choice",
         )
     tools = [tool.model_dump(exclude_none=True) for tool in body.tools or ()]

@@ -7,6 +7,7 @@ import argparse
 
 from experiments.bench.arrivals import RAMPS
 from experiments.bench.request_body import CHAT, COMPLETIONS
+from experiments.flag_parser import FlagParser
 
 DESCRIPTION = """\
 Load a running server with requests and measure what its clients would see.
@@ -28,9 +29,9 @@ More: docs/serving/bench.md
 """
 
 
-def serve_parser() -> argparse.ArgumentParser:
+def serve_parser() -> FlagParser:
     """The parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = FlagParser(
         prog="workbench bench serve",
         description=DESCRIPTION,
         epilog=EXAMPLES,

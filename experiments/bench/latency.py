@@ -18,6 +18,7 @@ from experiments.bench.offline import (
     run_offline,
     write_json,
 )
+from experiments.flag_parser import FlagParser
 from workbench.errors import ConfigError
 from workbench.workload.base import WorkloadRequest
 
@@ -32,7 +33,7 @@ it on. A simulated batch takes the same time every time, so it is served once.
 PERCENTILES = (10, 25, 50, 75, 90, 99)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> FlagParser:
     """Of the whole command line."""
     made = make_parser(
         "latency", "Time one batch of requests from begin to end, over many iterations.", EXAMPLES

@@ -6,7 +6,6 @@ Knows flags, the config that they make, and how a batch of requests is served: b
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from omegaconf import DictConfig
 from engine.workload_tokens import WorkloadTokens
 from experiments.assemble import Assembly, part
 from experiments.bench.prompts import FIRST_TOKEN
+from experiments.flag_parser import FlagParser
 from experiments.program import run_program
 from experiments.run import compose_config
 from workbench.errors import WorkbenchError
@@ -80,9 +80,9 @@ def add_world(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output-json", metavar="FILE", help="write the numbers here, too")
 
 
-def make_parser(program: str, description: str, examples: str) -> argparse.ArgumentParser:
+def make_parser(program: str, description: str, examples: str) -> FlagParser:
     """A command's parser, with the arguments of `add_world`."""
-    made = argparse.ArgumentParser(
+    made = FlagParser(
         prog=f"workbench bench {program}",
         description=description,
         epilog=examples,
@@ -93,14 +93,17 @@ def make_parser(program: str, description: str, examples: str) -> argparse.Argum
 
 
 def run_offline(
-    parser: argparse.ArgumentParser,
+    parser: FlagParser,
     run: Callable[[argparse.Namespace], int],
     arguments: Sequence[str] | None,
 ) -> int:
     """Run a command of its arguments, by default those of the process; the exit status."""
-    argv = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser.parse_intermixed_args(argv)
-    return run_program(argv, None, lambda _: run(options), failures=(NotServedError,))
+    return run_program(
+        arguments,
+        parser.format_help().rstrip(),
+        lambda argv: run(parser.parse_intermixed_args(argv)),
+        failures=(NotServedError,),
+    )
 
 
 def compose(options: argparse.Namespace, *more: str) -> DictConfig:
@@ -157,15 +160,16 @@ class EngineWorld:
     """
 
     def __init__(self, config: DictConfig, tell: Tell) -> None:
+        from experiments.assemble_engine import EngineAssembly
+
+        backend = part(config, "backend")
+        assembly: EngineAssembly = backend.assemble(config)  # tells what is not installed
         from engine.input_processor import InputProcessor
         from engine.llm import LLM
         from engine.llm_engine import LLMEngine
         from engine.output_processor import OutputProcessor
         from engine.warm_up import warm_up
-        from experiments.assemble_engine import EngineAssembly
 
-        backend = part(config, "backend")
-        assembly: EngineAssembly = backend.assemble(config)
         for note in assembly.notes:
             tell(f"note: {note}")
         parts = assembly.parts

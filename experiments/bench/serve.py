@@ -36,8 +36,8 @@ SILENT = frozenset({
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; the exit status: 0 done, 1 no request succeeded, 2 wrong usage, 130 Ctrl-C."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    options = serve_parser().parse_intermixed_args(argv)
     try:
+        options = serve_parser().parse_intermixed_args(argv)
         return _run(settings_of(options), _folder(options.out, options.save_result))
     except KeyboardInterrupt:
         print("interrupted before anything was measured", file=sys.stderr)
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not is_expected(error):
             raise
-        print(f"error: {explain(error, options.overrides)}", file=sys.stderr)
+        print(f"error: {explain(error, argv)}", file=sys.stderr)
         return FAILED if isinstance(error, NoServerError) else USAGE
 
 
@@ -104,14 +104,13 @@ def _say(line: str) -> None:
 
 def _told(settings: BenchSettings, plan: Plan, measured: Measured) -> dict[str, Any]:
     """Prints the table, writes vLLM's result file if it was asked for; its content."""
-    from rich.console import Console
-
     from experiments.bench.run_files import write_vllm_file
     from experiments.bench.table import print_result
     from experiments.bench.vllm_names import vllm_result
+    from experiments.terminal import open_console
 
     shown, flags = (settings.metrics, settings.percentiles), settings.flags
-    print_result(measured.result, plan.slo, *shown, Console(highlight=False))
+    print_result(measured.result, plan.slo, *shown, open_console())
     head = _head(settings, measured)
     is_detailed = flags["save_detailed"]
     told = vllm_result(measured.result, plan.slo, head, *shown, is_detailed=is_detailed)

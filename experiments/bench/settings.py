@@ -163,7 +163,11 @@ def settings_of(options: argparse.Namespace) -> BenchSettings:
 
 
 def _parted(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """(limits, overrides that followed them on the command line)."""
+    """(limits, overrides that followed them on the command line). Raises ConfigError."""
+    for word in words:
+        name, sign, value = word.partition("=")
+        if sign and name in LIMITS:
+            raise ConfigError(f"--goodput {word}: write --goodput {name}:{value}")
     limits = [word for word in words if "=" not in word]
     return limits, [word for word in words if "=" in word]
 

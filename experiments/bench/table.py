@@ -12,6 +12,7 @@ from rich.table import Table
 
 from experiments.bench.results import BenchResult
 from experiments.bench.vllm_names import QUEUE, WITH_QUEUE, latencies, statistics
+from experiments.terminal import print_numbers
 from workbench.metrics import SLO
 
 NAMES = {
@@ -36,7 +37,7 @@ def print_result(
     console.print(_counts(result, slo))
     shown = [*metrics, *([QUEUE, WITH_QUEUE] if result.has_send_delay else [])]
     if result.num_failed < len(result.records):
-        console.print(_latencies(result, shown, percentiles))
+        print_numbers(console, *_latencies(result, shown, percentiles))
     for kind, number, detail in result.failure_counts():
         text = f"{number} x {kind}" + (f"; the first: {detail}" if detail else "")
         console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
@@ -50,7 +51,7 @@ def _counts(result: BenchResult, slo: SLO) -> Table:
     inputs, outputs = (int(c[good].sum()) for c in (columns.prompt_tokens, columns.output_tokens))
     table = Table(box=SIMPLE_HEAD, show_header=False, pad_edge=False, title="Load test")
     table.add_column("what")
-    table.add_column("how much", justify="right")
+    table.add_column("how much", justify="right", no_wrap=True)
     rows = [
         ("successful requests", f"{sum(good):,}"),
         ("failed requests", f"{result.num_failed:,}"),
@@ -82,18 +83,18 @@ def _limits(slo: SLO) -> str:
     return ", ".join(f"{name} {limit * 1e3:g} ms" for name, limit in told if limit is not None)
 
 
-def _latencies(result: BenchResult, shown: Sequence[str], percentiles: Sequence[float]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("latency (ms)")
-    for name in ("mean", "median", *(f"p{p:g}" for p in percentiles if p != 50)):
-        table.add_column(name, justify="right")
-    values = latencies(result)
+def _latencies(
+    result: BenchResult, shown: Sequence[str], percentiles: Sequence[float]
+) -> tuple[list[str], list[list[str]]]:
+    """(headings, rows) of the statistics of each latency; empty cells where it has no value."""
+    names = ["latency (ms)", "mean", "median", *(f"p{p:g}" for p in percentiles if p != 50)]
+    values, rows = latencies(result), []
     for metric in shown:
         told = statistics(values[metric], [p for p in percentiles if p != 50])
         del told["std"]
         cells = [f"{value:,.2f}" for value in told.values()] if len(values[metric]) else []
-        table.add_row(NAMES[metric], *cells)
-    return table
+        rows.append([NAMES[metric], *cells])
+    return names, rows
 
 
 def notes(result: BenchResult) -> list[str]:

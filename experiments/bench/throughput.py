@@ -25,6 +25,7 @@ from experiments.bench.offline import (
 )
 from experiments.bench.plan import random_workload
 from experiments.bench.settings import RandomRequests
+from experiments.flag_parser import FlagParser
 from experiments.instantiate import build
 from workbench.errors import ConfigError
 from workbench.workload.base import Workload, WorkloadRequest
@@ -40,7 +41,7 @@ WARM_UP_TOKENS = 8
 NUM_PROMPTS = 100
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> FlagParser:
     """Of the whole command line."""
     made = make_parser(
         "throughput",

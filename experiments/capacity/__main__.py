@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
-    return run_main(translated, config_name="capacity", function=task)
+    return run_main(translated, config_name="capacity", function=task, program=__file__)
 
 
 def translate(arguments: Sequence[str]) -> list[str]:

@@ -13,10 +13,6 @@ from typing import Any
 import pandas as pd
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from experiments.capacity.capacity_page import REPORT, write_page_of
 from experiments.capacity.charts import figures
@@ -24,8 +20,16 @@ from experiments.capacity.results import CAPACITY_CSV, Capacities, csv_table, re
 from experiments.figures import style
 from experiments.run_folder import CHARTS, write_atomically
 from experiments.sweep import failed_since
+from experiments.terminal import open_console, print_numbers
 
-WIDTH_OF_A_LOG = 140
+COLUMNS = (
+    "configuration",
+    "capacity\n1/s",
+    "GPUs",
+    "output\ntokens/s",
+    "US$ a million\noutput tokens",
+    "limited by",
+)
 
 
 class CapacityReport(Callback):
@@ -70,21 +74,19 @@ def write_results(folder: Path, prices: Mapping[str, float], source: str) -> Cap
 
 def tell(capacities: Capacities, folder: Path) -> None:
     """The table on the terminal, and where the rest is."""
-    console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_LOG)
-    table = Table(box=SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
-    for i, name in enumerate(("configuration", "capacity\n1/s", "GPUs", "output\ntokens/s",
-                              "US$ a million\noutput tokens", "limited by")):  # fmt: skip
-        table.add_column(Text(name), justify="left" if i in (0, 5) else "right", overflow="fold")
-    for row in capacities.table.to_dict("records"):
-        table.add_row(
-            Text(str(row["label"])),
+    console = open_console()
+    rows = [
+        [
+            str(row["label"]),
             _shown(row["rate_per_s"]),
             str(row["gpus"]),
             _shown(row["output_tokens_per_s"]),
             _shown(row["cost_per_million_output_tokens"]),
-            Text(str(row["limited_by"])),
-        )
-    console.print(table)
+            str(row["limited_by"]),
+        ]
+        for row in capacities.table.to_dict("records")
+    ]
+    print_numbers(console, COLUMNS, rows)
     for row in capacities.failed.to_dict("records"):
         text = f"{row['status']}: {row['label']}: {row['error']}"
         console.print(text, style="red", markup=False, highlight=False)

@@ -20,6 +20,7 @@ NAMES = {
     "e2e_s": "end-to-end latency (E2E)",
     "queue_s": "queue time",
 }
+MARGIN = 0.01  # beside what is drawn, as a part of it
 SHORT_NAMES = {
     "ttft_s": "first token (TTFT)",
     "tpot_s": "per token (TPOT)",
@@ -124,6 +125,9 @@ def latency_over_time(requests: pd.DataFrame, slo: SLO | None = None) -> Figure:
         drawn = _course(ax, name, arrival, values, scale, limit_of(slo, name))
         lines = drawn if len(drawn) > len(lines) else lines
     axes.flat[-1].set_xlabel(f"arrival time ({unit})")
+    # dots of the first and the last arrival are whole only with some room beside them
+    span = max(end / scale, 1e-9)
+    axes.flat[-1].set_xlim(-MARGIN * span, (1 + MARGIN) * span)
     if lines:
         names = ["request", "median", "p95", "SLO limit"][: len(lines)]
         lines[0] = Line2D([], [], ls="", marker=".", color=style.SKY, ms=8, mew=0)
@@ -158,7 +162,6 @@ def _course(
     low, top = ax.get_ylim()
     if limit is not None and low <= limit * factor <= top:
         handles.append(ax.axhline(limit * factor, color=style.INK, lw=0.9, ls=(0, (4, 3))))
-    ax.set_xlim(0, max(float(edges[-1]) / scale, 1e-9))
     style.tidy(ax, xbins=8, ybins=4)
     return handles
 

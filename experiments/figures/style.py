@@ -35,6 +35,8 @@ SERIES = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY, "#6B4C2A")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 DPI = 120
 LOG = ", log scale"
+LOG_STEPS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
+FEWEST_TICKS = 3
 WIDTH = 7.4  # inches; 888 pixels, the width of a README column
 
 RC: dict[Any, Any] = {
@@ -240,18 +242,29 @@ def _tick(value: float, axis: Axis) -> str:
 
 
 def log_axis(axes: Axes, which: str, low: float, high: float) -> None:
-    """Log scale from ``low`` to ``high`` with plain numbers (0.1, 1, 10) and 2 and 5 if few."""
+    """Log scale from ``low`` to ``high`` with plain numbers: 0.1, 1, 10, and more where few."""
     low, high = max(low, 1e-9), max(high, low * 1.01, 1e-9)
     getattr(axes, f"set_{which}scale")("log")
     getattr(axes, f"set_{which}lim")(low, high)
     axis = getattr(axes, f"{which}axis")
-    decades = np.log10(high / low)
-    subs = (1.0,) if decades > 2.5 else (1.0, 3.0) if decades > 1.2 else (1.0, 2.0, 5.0)
-    ticks = LogLocator(subs=subs).tick_values(low, high)
-    axis.set_major_locator(FixedLocator([t for t in ticks if low <= t <= high]))
+    axis.set_major_locator(FixedLocator(_log_ticks(low, high)))
     axis.set_major_formatter(FuncFormatter(lambda v, _: compact(v)))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Ticks of a log axis: powers of ten, or as much finer as it takes to have three."""
+    decades = np.log10(high / low)
+    first = 0 if decades > 2.5 else 1 if decades > 1.2 else 2
+    for subs in LOG_STEPS[first:]:
+        ticks = LogLocator(subs=subs).tick_values(low, high)
+        inside = [float(tick) for tick in ticks if low <= tick <= high]
+        if len(inside) >= FEWEST_TICKS:
+            return inside
+    # so short a piece of a log axis is almost linear
+    ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [float(tick) for tick in ticks if low <= tick <= high]
 
 
 def wants_log(values: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""`python -m experiments.report FOLDER`: one HTML page of a run, a sweep or other results.
+"""`workbench report FOLDER`: one HTML page of a run, a sweep or other results.
 
 Knows which kind of folder gets which page.
 """
@@ -58,7 +58,7 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes one page. Returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.report",
+        prog="workbench report",
         description="One self-contained HTML page of a run, a sweep or other results.",
     )
     parser.add_argument("folder", type=Path, help="folder of a run, a sweep, a validation …")

@@ -24,6 +24,9 @@ SIMULATED_CORE = "experiments.serving.worlds:simulated_core"
 # groups of a run that a server has no use for
 CLIENTS = "clients bring the requests: leave it out, and see workbench bench serve"
 NOT_SERVED = {"workload": CLIENTS, "router": "see workbench route", "slo": CLIENTS}
+# groups of a simulation that an engine has no use for
+MACHINE = "the engine runs on this machine as it is: leave it out, or add --backend simulator"
+NOT_REAL = {"hardware": MACHINE, "cost_model": MACHINE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,11 @@ class PlannedCore:
         from experiments.run import compose_config
         from experiments.schema import run_settings
 
+        refused = NOT_SERVED if options.is_simulated else NOT_SERVED | NOT_REAL
         for override in options.overrides:
             group = override.lstrip("+").partition("=")[0].partition(".")[0]
-            if group in NOT_SERVED:
-                raise ConfigError(f"{override}: {NOT_SERVED[group]}")
+            if group in refused:
+                raise ConfigError(f"{override}: {refused[group]}")
         config = compose_config(options.overrides)
         run_settings(config)
         if not options.is_simulated:

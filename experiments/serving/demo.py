@@ -28,8 +28,9 @@ def demo_folder(folder: Path = FOLDER) -> Path:
     )
     if written.returncode:
         lines = written.stderr.strip().splitlines() or [f"exit status {written.returncode}"]
+        reason = lines[-1].removeprefix("error: ")
         raise ConfigError(
-            f"MODEL={NAME} cannot be written ({lines[-1]}): pip install -e '.[engine]', or serve a"
-            " preset with --backend simulator, e.g. llama3_8b"
+            f"MODEL={NAME} cannot be had: {reason}, or serve a preset with --backend simulator,"
+            " e.g. llama3_8b"
         )
     return folder

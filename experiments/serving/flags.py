@@ -6,11 +6,11 @@ flags need not know them one by one.
 """
 
 import argparse
-from typing import NoReturn
 
+from experiments.config_dir import FLAGS as CONFIG_DIR
+from experiments.flag_parser import FlagParser
 from experiments.serving.flag_types import add_switch, names, whole_number
 from experiments.serving.model_flags import add_cache, add_model, add_scheduler
-from workbench.errors import ConfigError
 
 USAGE = "workbench serve MODEL [--backend engine|simulator] [FLAG …] [GROUP=OPTION …]"
 DESCRIPTION = """\
@@ -42,17 +42,9 @@ Prometheus.
 ENGINE, SIMULATOR = "engine", "simulator"
 
 
-class Parser(argparse.ArgumentParser):
-    """Tells a wrong word as an error with a cure, in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        text = message.removeprefix("argument ")
-        raise ConfigError(f"{text}; workbench serve --help says more")
-
-
-def make_parser() -> Parser:
+def make_parser() -> FlagParser:
     """The parser; every flag that was not given is None."""
-    parser = Parser(
+    parser = FlagParser(
         prog="workbench serve",
         usage=USAGE,
         description=DESCRIPTION,
@@ -75,7 +67,7 @@ def make_parser() -> Parser:
     return parser
 
 
-def _add_world(parser: Parser) -> None:
+def _add_world(parser: FlagParser) -> None:
     group = parser.add_argument_group("which world")
     group.add_argument(
         "--backend",
@@ -96,9 +88,12 @@ def _add_world(parser: Parser) -> None:
         " max_tokens do, after 256]",
     )
     group.add_argument("--seed", type=whole_number, metavar="N", help="of random answers [0]")
+    group.add_argument(
+        *CONFIG_DIR, dest="config_dir", metavar="FOLDER", help="with options of your own"
+    )
 
 
-def _add_server(parser: Parser) -> None:
+def _add_server(parser: FlagParser) -> None:
     group = parser.add_argument_group("HTTP server")
     add = group.add_argument
     add(
@@ -176,7 +171,7 @@ def _add_server(parser: Parser) -> None:
     add("--grpc-port", type=int, metavar="N", help="serve gRPC, too, on this port [no gRPC]")
 
 
-def _add_chat(parser: Parser) -> None:
+def _add_chat(parser: FlagParser) -> None:
     group = parser.add_argument_group("chats and tools")
     add = group.add_argument
     add(
@@ -214,7 +209,7 @@ def _add_chat(parser: Parser) -> None:
     )
 
 
-def _add_observability(parser: Parser) -> None:
+def _add_observability(parser: FlagParser) -> None:
     group = parser.add_argument_group("logs and traces")
     add = group.add_argument
     add_switch(group, "enable-log-requests", "enable_log_requests", "log a line a request [no]")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from experiments.config_dir import as_override
 from experiments.serving import demo
 from experiments.serving.flags import ENGINE, SIMULATOR, make_parser
 from experiments.serving.model_source import ModelSource
@@ -20,6 +21,7 @@ KEY_VARIABLES = ("WORKBENCH_API_KEY", "VLLM_API_KEY")
 _ALSO_SIMULATED = ("dtype", "kv_cache_dtype")
 _ONLY_SIMULATED = ("speed", "mean_output_tokens")
 LONGEST = 1e6
+DUMMY = "dummy"
 PRIORITY = ("scheduler.policy=priority", "queue=priority", "victim=lowest_priority")
 
 
@@ -74,6 +76,8 @@ def read_options(argv: Sequence[str], environ: Mapping[str, str]) -> ServeOption
     given["server.served_model_names"] = [name for name in names if "=" not in name]
     model = _model([w for w in positional if "=" not in w], given.pop("model", None))
     backend, choices = _backend(given.pop("backend", None), choices)
+    if backend == ENGINE and model.is_preset:
+        _check_random_weights(model, given, choices)
     server = {k.removeprefix("server."): v for k, v in given.items() if k.startswith("server.")}
     tokenizer = given.pop("tokenizer", None)
     return ServeOptions(
@@ -137,12 +141,30 @@ def _backend(flag: str | None, choices: Sequence[str]) -> tuple[str, list[str]]:
     return backend, [c for c in choices if not c.startswith("backend=")]
 
 
+def _check_random_weights(
+    model: ModelSource, given: Mapping[str, Any], choices: Sequence[str]
+) -> None:
+    """A preset on the engine is most often a simulation that lacks its flag."""
+    chosen = {choice.lstrip("+").partition("=")[0] for choice in choices}
+    asked = (f"backend.load_format={DUMMY}", f"+backend.load_format={DUMMY}")
+    if "model" in chosen or given.get("backend.load_format") == DUMMY:
+        return
+    if not any(choice in asked for choice in choices):
+        raise ConfigError(
+            f"MODEL={model.name} is a preset, sizes without weights: did you mean --backend"
+            " simulator? The engine serves the folder of a checkpoint (MODEL demo is a small random"
+            f" one), or random weights of these sizes with --load-format {DUMMY}"
+        )
+
+
 def _overrides(
     given: Mapping[str, Any], backend: str, model: ModelSource, choices: Sequence[str]
 ) -> list[str]:
     """The settings of a run that flags and choices make; what is written as a choice wins."""
     chosen = {choice.lstrip("+").partition("=")[0] for choice in choices}
     made = [f"backend={backend}"]
+    if "config_dir" in given:
+        made.append(as_override(given["config_dir"]))
     if "model" not in chosen:
         made += _model_choice(model)
     if given.get("scheduling_policy") == "priority":

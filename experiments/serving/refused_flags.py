@@ -4,11 +4,11 @@ Knows names and reasons. A flag whose value is what happens anyway is taken out 
 any other value, and every flag that would have to do something, is refused by its name.
 """
 
-import difflib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from engine.engine_args import ONLY_VALUES
+from experiments.flag_parser import unknown_flag
 from workbench.errors import ConfigError
 
 _FOLDER = "MODEL is a folder on disk, and nothing is downloaded"
@@ -139,6 +139,4 @@ def _reason(name: str, known: set[str]) -> str:
         values = ", ".join(str(value) for value in only[0] if value is not None)
         cure = f"; only {values} can be" if values else ""
         return f"--{name} is not possible here: {only[1]}{cure}"
-    near = difflib.get_close_matches(f"--{name}", sorted(known), n=1)
-    hint = f"did you mean {near[0]}?" if near else "workbench serve --help lists them"
-    return f"--{name}: there is no such flag; {hint}"
+    return unknown_flag(f"--{name}", known, "workbench serve")

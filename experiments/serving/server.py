@@ -5,15 +5,16 @@ good, so that errors and help are quick.
 """
 
 import logging.config
-import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.serving.banner import Banner, print_notes
 from experiments.serving.core_spec import PlannedCore
-from experiments.serving.flags import make_parser
+from experiments.serving.flag_names import backend_in_flags, in_flags
 from experiments.serving.options import ServeOptions
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, WorkbenchError
 
 if TYPE_CHECKING:
     from engine.async_llm import AsyncLLM
@@ -37,7 +38,8 @@ def run(planned: PlannedCore) -> int:
     observability = _observability(planned.options, settings)
     _check_files(settings)
     if settings.tool_call_parser is not None:
-        tool_parser(settings.tool_call_parser)
+        with _in_words(in_flags):
+            tool_parser(settings.tool_call_parser)
     if settings.uds is None:
         # a model may take minutes to load, only to find that it has nowhere to listen
         bind(settings.host, settings.port).close()
@@ -58,7 +60,8 @@ async def _serve(
 
     text, notes = load_text(planned.options)
     print_notes([*planned.notes, *notes])
-    llm = await AsyncLLM.start(planned.spec(text), text=text)
+    with _in_words(backend_in_flags):
+        llm = await AsyncLLM.start(planned.spec(text), text=text)
     observability = Observability(observed)
     try:
         print_notes(llm.info.facts.get("notes", ()) if planned.assembly is None else ())
@@ -93,17 +96,17 @@ def _server_settings(options: ServeOptions) -> "ServerSettings":
     template = options.others.get("chat_template")
     if template is not None:
         values["chat_template"] = _chat_template(template)
-    try:
+    with _in_words(in_flags):
         return ServerSettings(**values)
-    except ConfigError as error:
-        raise ConfigError(in_flags(str(error))) from error
 
 
-def in_flags(text: str) -> str:
-    """A message about fields of the server's settings, with the flags in their place."""
-    actions = [action for action in make_parser()._actions if action.option_strings]
-    flags = {a.dest.removeprefix("server."): a.option_strings[0] for a in actions}
-    return re.sub(r"^\w+|[a-z]+(_[a-z]+)+", lambda m: flags.get(m[0], m[0]), text)
+@contextmanager
+def _in_words(words: Callable[[str], str]) -> Iterator[None]:
+    """Say an error in other words."""
+    try:
+        yield
+    except WorkbenchError as error:
+        raise type(error)(words(str(error))) from error
 
 
 def _check_files(settings: "ServerSettings") -> None:

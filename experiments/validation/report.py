@@ -14,12 +14,12 @@ CHARTS = "charts"
 ERRORS = (
     ("throughput", "output_tokens_per_s_error"),
     ("TTFT mean", "ttft_mean_error"),
-    ("p50", "ttft_p50_error"),
-    ("p99", "ttft_p99_error"),
+    ("TTFT p50", "ttft_p50_error"),
+    ("TTFT p99", "ttft_p99_error"),
     ("TPOT mean", "tpot_mean_error"),
-    ("p99", "tpot_p99_error"),
+    ("TPOT p99", "tpot_p99_error"),
     ("E2E mean", "e2e_mean_error"),
-    ("p99", "e2e_p99_error"),
+    ("E2E p99", "e2e_p99_error"),
     ("E2E MAPE", "e2e_mape"),
 )
 COUNTS = (
@@ -107,8 +107,8 @@ def goals_table(result: Mapping[str, Any]) -> Any:
             row += [_percent(told["mean_absolute"]), _percent(told["largest"]),
                     f"{told['runs_within']} / {told['runs']}"]  # fmt: skip
         rows.append(row)
-    columns = ("number", "goal", "mean error", "largest", "runs within",
-               "at its speed: mean", "largest", "runs within")  # fmt: skip
+    found = ("mean error", "largest", "runs within")
+    columns = ("number", "goal", *found, *(f"at its speed: {name}" for name in found))
     return Table("Absolute errors over all runs", columns, rows)
 
 
@@ -204,17 +204,13 @@ def _run_charts(folder: Path, cases: Sequence[Mapping[str, Any]]) -> list[Any]:
 
 def print_result(result: Mapping[str, Any]) -> None:
     """The goals, the errors and the rankings on the terminal."""
-    from rich.console import Console
-    from rich.table import Table as Lines
+    from experiments.terminal import open_console, print_numbers
 
-    console = Console()
+    console = open_console()
     for table in (goals_table(result), errors_table(result["cases"], "errors")):
-        lines = Lines(title=table.caption)
-        for column in table.columns:
-            lines.add_column(column)
-        for row in table.rows:
-            lines.add_row(*(str(cell) for cell in row))
-        console.print(lines)
+        rows = [[str(cell) for cell in row] for row in table.rows]
+        headings = ["\n".join(name.rsplit(" ", 1)) for name in table.columns]
+        print_numbers(console, headings, rows, table.caption)
     agree = sum(row["pairs_in_the_same_order"] for row in result["rankings"])
     pairs = sum(row["pairs"] for row in result["rankings"])
     console.print(f"pairs of policies in the same order: {agree} of {pairs}")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 LEVELS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
 BATCH = 1024
+FEWEST_RUNS = 2
 
 
 @dataclass(frozen=True)
@@ -26,17 +27,22 @@ class Jitter:
     Attributes:
         quantiles: Of log(step / typical step of its run) at `LEVELS`.
         autocorrelation: Of the normal scores of consecutive steps.
-        run_sd: Standard deviation of a run's typical log(measured / predicted), what the steps'
-            own noise explains taken off.
-        num_runs: Runs that `run_sd` rests on.
+        run_sd: Standard deviation of a run's typical log(measured / predicted), each predicted by
+            a model that was fitted without it; None: unknown, with fewer than two runs.
+        num_runs: Runs that were recorded.
         mean_factor: Time of many steps over that of as many typical ones: what long steps add.
     """
 
     quantiles: tuple[float, ...] = (0.0,) * len(LEVELS)
     autocorrelation: float = 0.0
-    run_sd: float = 0.0
+    run_sd: float | None = None
     num_runs: int = 0
     mean_factor: float = 1.0
+
+    @property
+    def known_run_sd(self) -> float | None:
+        """`run_sd` if it rests on runs that were left out: one run is never predicted by others."""
+        return self.run_sd if self.num_runs >= FEWEST_RUNS else None
 
     @classmethod
     def of(
@@ -60,7 +66,7 @@ class Jitter:
         return cls(
             tuple(float(q) for q in np.quantile(steps, LEVELS)),
             _autocorrelation(within),
-            _spread(run_means or centres),
+            _spread(run_means or centres) if len(runs) >= FEWEST_RUNS else None,
             len(runs),
             _mean_factor(within, seconds),
         )

@@ -12,7 +12,7 @@ import numpy as np
 
 from simulator.bounds import check_number
 from simulator.calibration.calibration import Calibration
-from simulator.calibration.jitter import Jitter
+from simulator.calibration.jitter import FEWEST_RUNS, Jitter
 from simulator.cost_models.base import CostModel
 from simulator.cost_models.calibrated import CalibratedCostModel
 from workbench.errors import ConfigError
@@ -24,7 +24,7 @@ class Spread:
     """How wrong a cost model may be; standard deviations of logarithms.
 
     Attributes:
-        jitter: Noise of steps; its `run_sd` counts for calibrated prices.
+        jitter: Noise of steps; its `run_sd` counts for calibrated prices, where it is known.
         model_error: Of a whole run, beside that.
         extrapolation: Of extrapolated steps, for every doubling beyond what was measured; once for
             all where the model does not say how far.
@@ -39,14 +39,16 @@ class Spread:
         """That of a calibration, of a stated model error, or of both.
 
         Raises:
-            ConfigError: The cost model says nothing of its errors, and none is stated.
+            ConfigError: The cost model says nothing of its errors, or its calibration nothing of
+                whole runs, and none is stated.
         """
         if model_error is not None:
             check_number("uncertainty.model_error", model_error, below=1.0)
         if isinstance(cost_model, CalibratedCostModel):
             calibration = cost_model.calibration
-            held_out = out_of_sample(calibration)
-            return cls(calibration.jitter, model_error or 0.0, held_out)
+            if model_error is None:
+                check_run_error(calibration)
+            return cls(calibration.jitter, model_error or 0.0, out_of_sample(calibration))
         if model_error is None:
             raise ConfigError(
                 f"uncertainty.model_error is not set, and {type(cost_model).__name__} does not know"
@@ -54,6 +56,21 @@ class Spread:
                 " cost_model=calibrated"
             )
         return cls(Jitter(), model_error, model_error)
+
+
+def check_run_error(calibration: Calibration) -> None:
+    """Refuse a calibration that does not know how far a whole run is off.
+
+    Raises:
+        ConfigError: It has fewer than two recordings.
+    """
+    if calibration.jitter.known_run_sd is None:
+        raise ConfigError(
+            "uncertainty.model_error is not set, and the calibration has fewer than"
+            f" {FEWEST_RUNS} recordings, so it does not know how far a whole run is off:"
+            f" calibrate with calibrate.rounds={FEWEST_RUNS} or more, or state it, e.g."
+            " uncertainty.model_error=0.03"
+        )
 
 
 def out_of_sample(calibration: Calibration) -> float:
@@ -83,8 +100,9 @@ class UncertainCostModel(CostModel):
         run, model, outside = rng.standard_normal(3).tolist()
         degrees = max(jitter.num_runs - 1, 1)
         # a spread that few runs tell of is uncertain itself: Student's distribution
-        widened = run * math.sqrt(degrees / rng.chisquare(degrees)) if jitter.run_sd else 0.0
-        self._run_factor = math.exp(jitter.run_sd * widened + spread.model_error * model)
+        run_sd = jitter.known_run_sd or 0.0
+        widened = run * math.sqrt(degrees / rng.chisquare(degrees)) if run_sd else 0.0
+        self._run_factor = math.exp(run_sd * widened + spread.model_error * model)
         self._outside = spread.extrapolation * outside
         self._next_factor = jitter.sampler(rng) if any(jitter.quantiles) else _one
         self._mean_factor = jitter.mean_factor

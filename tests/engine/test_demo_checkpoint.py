@@ -1,5 +1,7 @@
 """The demo's checkpoint: it loads, its tokenizer round-trips, it is written once."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,29 @@ def test_a_folder_that_holds_one_is_left_alone(
     assert main() == 0
     assert "already" in capsys.readouterr().out
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_what_cannot_be_is_told_in_one_line(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None; from engine.demo_checkpoint import main; "
+        f"sys.argv = ['demo_checkpoint', '{tmp_path / 'new'}']; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: a checkpoint is written with torch, which is not inst")
+    assert "pip install -e '.[engine]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_place_that_cannot_be_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("sys.argv", ["demo_checkpoint", str(tmp_path / "file" / "demo")])
+    assert main() == 1
+    err = capsys.readouterr().err
+    assert "cannot be made" in err
+    assert err.count("\n") == 1

@@ -127,3 +127,14 @@ def test_answers_without_a_server(run: Run, tmp_path: Path) -> None:
 
     said = run("offline.py", str(write_demo_checkpoint(tmp_path / "demo")))
     assert len(re.findall(" -> ", said)) == 3
+
+
+def test_without_torch_one_line_says_what_to_install() -> None:
+    program = (
+        "import runpy, sys; sys.modules['torch'] = None; sys.argv = ['offline.py', 'no_folder']; "
+        f"runpy.run_path({str(EXAMPLES / 'offline.py')!r}, run_name='__main__')"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "error: the engine needs torch: pip install -e '.[engine]'\n"

@@ -1,6 +1,8 @@
 """Calibration and validation of a tiny engine, in small: files, resuming, refusals."""
 
+import io
 import json
+from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,8 +44,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def calibrated(tmp_path_factory: pytest.TempPathFactory, model: list[str]) -> Path:
     folder = tmp_path_factory.mktemp("calibration")
     argv = ["backend=engine", *model, *LIMITS, *SHORT, f"hydra.run.dir={folder}"]
-    assert calibrate(argv) == 0
+    told = io.StringIO()
+    with redirect_stderr(told):
+        assert calibrate(argv) == 0
+    (folder / "told.txt").write_text(told.getvalue())
     return folder
+
+
+def test_a_log_gets_a_line_a_round(calibrated: Path) -> None:
+    lines = [f"round {number} of 2 is measured\n" for number in (1, 2)]
+    assert (calibrated / "told.txt").read_text() == "".join(lines)
 
 
 def test_a_calibration_leaves_its_measurements(calibrated: Path) -> None:

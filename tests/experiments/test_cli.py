@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from experiments.cli import FORWARDED, main
+from experiments.assemble import Assembly
+from experiments.cli import EXAMPLES, FORWARDED, main
+from experiments.run import compose_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = [
@@ -91,6 +94,11 @@ def test_run_plot_compare_and_rerun(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["compare", str(tmp_path / "runs")]) == 0
     assert (tmp_path / "runs" / "comparison.csv").exists()
     assert "Traceback" not in capsys.readouterr().err
+    nowhere = first / "config.yaml" / "again"
+    assert main(["rerun", str(first), "--out", str(nowhere)]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: --out {nowhere}: the folder cannot be made")
+    assert "error.txt" not in error
 
 
 @pytest.mark.parametrize(
@@ -129,3 +137,52 @@ def test_a_reader_who_has_seen_enough_is_no_error(words: list[str]) -> None:
         )
     assert ended.stderr == b""
     assert ended.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [
+        (["run", *TINY], "hydra.run.dir="),
+        (["run", "-m", *TINY], "hydra.sweep.dir="),
+        (["parity"], "hydra.run.dir="),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_told_in_one_line(
+    command: list[str], flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    word = f"{flag}{tmp_path}/file/run"
+    assert main([*command, word]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {word}: the folder cannot be made (Not a directory")
+    assert err.count("\n") == 1
+
+
+def test_options_of_ones_own_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "queue").mkdir()
+    (tmp_path / "queue" / "mine.yaml").write_text("# The best one.\n")
+    assert main(["list", "queue", "--config-dir", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "queue=fcfs " in out
+    assert "The best one." in out
+    assert main(["list", "-cd", str(tmp_path / "nowhere")]) == 1
+    assert "there is no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["report", "fetch-traces", "parity"])
+def test_help_speaks_of_the_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with suppress(SystemExit):
+        main([command, "--help"])
+    out = capsys.readouterr().out
+    assert "usage: python" not in out
+    assert "It knows" not in out
+    assert f"workbench {command}" in out or command == "parity"
+
+
+def test_the_sweep_of_the_help_compares_different_things(tmp_path: Path) -> None:
+    sweep = next(words for words in EXAMPLES.splitlines() if " run -m queue=" in words)
+    queues = sweep.split("queue=")[1].split()[0].split(",")
+    runs = [compose_config([f"queue={queue}", "workload.num_requests=200"]) for queue in queues]
+    results = [Assembly.from_config(run).start().run() for run in runs]
+    first, second = ([r.finish_s for r in result.records] for result in results)
+    assert first != second

@@ -201,3 +201,10 @@ def test_the_scheduler_option_priority_brings_its_queue_and_victim() -> None:
     config = compose_config(["scheduler=priority"])
     assert config.queue._target_.endswith("PriorityQueue")
     assert config.victim._target_.endswith("LowestPriority")
+
+
+def test_each_replica_gets_new_objects_through_and_through() -> None:
+    make = factory(compose_config(["queue=shortest_job_first"]).queue, "queue")
+    first, second = make(), make()
+    assert first is not second
+    assert first._predictor is not second._predictor

@@ -269,3 +269,22 @@ def test_cdf_keeps_the_ends():
     assert len(x) < 700
     assert (x[0], x[-1], share[-1]) == (values.min(), values.max(), 1.0)
     assert (np.diff(share) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(6.3, 15.4), (11.0, 76.0), (9.0, 11.9), (0.9, 1.3), (2.0, 500.0), (1, 1e6)]
+)
+def test_a_log_axis_has_ticks_to_read_it_by(low, high):
+    ax = Figure().subplots()
+    style.log_axis(ax, "x", low, high)
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    assert 3 <= len(set(labels)) == len(labels) <= 8
+
+
+def test_the_dots_of_the_first_and_the_last_request_are_whole():
+    requests, _ = frames(40)
+    ax = figures.latency_over_time(requests).axes[-1]
+    low, high = ax.get_xlim()
+    assert low < 0 <= requests["arrival_s"].max() < high
+    for panel in figures.latency_over_time(requests).axes:
+        assert panel.get_xlim() == (low, high)

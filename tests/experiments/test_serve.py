@@ -19,6 +19,7 @@ from workbench.errors import WorkbenchError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVER = ["-m", "experiments.serve", "qwen3_0_6b", "--backend", "simulator", "cost_model=zero"]
+SIMULATED = ("qwen3_0_6b", "--backend", "simulator")
 LIMIT_S = 120
 
 
@@ -88,7 +89,10 @@ def test_a_port_that_is_taken_is_told_before_anything_is_loaded(
     [
         ([], "MODEL is missing"),
         (["nowhere"], "no such folder"),
-        (["qwen3_0_6b", "--frobnicate"], "--frobnicate"),
+        (["qwen3_0_6b", "--frobnicate"], "--help lists them"),
+        (["qwen3_0_6b", "--max-num-seq", "3"], "--max-num-seqs? workbench serve --help"),
+        (["qwen3_0_6b"], "did you mean --backend simulator?"),
+        ([*SIMULATED, "--tool-call-parser", "x"], "--tool-call-parser='x' is not known"),
         (["qwen3_0_6b", "--backend", "simulator", "cost_model=rofline"], "did you mean roofline"),
         (["qwen3_0_6b", "--backend", "simulator", "scheduler.max_num_seq=1"], "max_num_seqs"),
         (["qwen3_0_6b", "--backend", "simulator", "--max-num-seqs", "0"], "max_num_seqs=0"),

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from experiments.calibration_report import write_calibration_report
 from experiments.run import main
 from experiments.uncertainty import HEADLINES, Uncertainty, intervals
-from simulator.calibration import fit
+from experiments.validate import check_has_bands
+from simulator.calibration import Calibration, fit
 from tests.simulator.calibration.worlds import designed, recorded
 from workbench.errors import ConfigError
 
@@ -75,3 +77,49 @@ def test_intervals_leave_out_the_tails() -> None:
     assert "ttft_s_mean" in HEADLINES
     with pytest.raises(ConfigError, match="level=0"):
         Uncertainty(level=0.0)
+
+
+@pytest.fixture
+def one_recording(tmp_path: Path) -> list[str]:
+    """Overrides of a calibration that knows nothing of whole runs."""
+    file = tmp_path / "calibration.json"
+    fit(designed() + recorded(runs=1, steps=100)).save(file)
+    limits = ["scheduler.max_num_seqs=16", "scheduler.max_num_batched_tokens=256"]
+    return ["cost_model=calibrated", f"cost_model.path={file}", "charts=false", *limits]
+
+
+def test_bands_of_a_calibration_with_one_recording_are_refused(
+    tmp_path: Path, one_recording: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [*TINY, *one_recording, "uncertainty=bands", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert main(argv) != 0
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "fewer than 2 recordings" in line
+    assert "calibrate.rounds=2" in line
+    assert "uncertainty.model_error" in line
+
+
+def test_a_stated_model_error_stands_in_for_recordings(
+    tmp_path: Path, one_recording: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bands = ["uncertainty=bands", "uncertainty.runs=4", "uncertainty.model_error=0.05"]
+    summary = run(tmp_path / "run", *one_recording, *bands)
+    assert summary["tpot_s_mean_high"] > 1.02 * summary["tpot_s_mean_low"]
+    assert "[low, high]: 90 % of 4 simulations" in capsys.readouterr().out
+
+
+def test_a_validation_refuses_such_a_calibration_before_it_runs_anything(
+    one_recording: list[str],
+) -> None:
+    file = one_recording[1].partition("=")[2]
+    with pytest.raises(ConfigError, match=r"validate.calibration=.* fewer than 2 recordings"):
+        check_has_bands(Calibration.load(Path(file)), file)
+
+
+def test_the_page_of_a_calibration_says_what_one_recording_does_not_know(tmp_path: Path) -> None:
+    for runs, expected in ((1, "How far a whole run is off is not known"), (3, "A whole run is")):
+        steps = designed() + recorded(runs=runs, steps=80)
+        write_calibration_report(tmp_path, fit(steps), steps, [])
+        page = (tmp_path / "report.html").read_text()
+        assert expected in page
+        assert ("predicted without itself)." in page) == (runs == 3)

@@ -34,10 +34,17 @@ class GRPCServer:
     port: int
 
     def __init__(
-        self, llm: AsyncLLM, state: ServerState, schema: Schema, server: Any, port: int
+        self,
+        llm: AsyncLLM,
+        state: ServerState,
+        schema: Schema,
+        server: Any,
+        port: int,
+        max_core_silence: float,
     ) -> None:
         self.port = port
         self._llm = llm
+        self._max_core_silence = max_core_silence
         self._state = state
         self._server = server
         self._is_serving: bool | None = None
@@ -77,7 +84,7 @@ class GRPCServer:
             raise ConfigError(
                 f"grpc_port={port} cannot be listened on at {settings.host}: choose another port"
             ) from error
-        self = cls(llm, state, schema, server, bound)
+        self = cls(llm, state, schema, server, bound, settings.max_core_silence)
         await self._tell_health()
         await server.start()
         self._watch = asyncio.create_task(self._follow_engine())
@@ -107,7 +114,9 @@ class GRPCServer:
             await self._tell_health()
 
     async def _tell_health(self) -> None:
-        is_serving = self._llm.is_alive and not self._state.is_draining
+        limit = self._max_core_silence
+        is_silent = limit > 0 and self._llm.silence_s > limit
+        is_serving = self._llm.is_alive and not is_silent and not self._state.is_draining
         if is_serving is not self._is_serving:
             self._is_serving = is_serving
             states = health_pb2.HealthCheckResponse

@@ -158,7 +158,7 @@ class WorkbenchService:
             raise CallError(
                 StatusCode.INVALID_ARGUMENT,
                 f"logprobs={logprobs} must be at most max_logprobs={most_logprobs}, and not "
-                "negative: lower it, or start the server with a higher max_logprobs",
+                "negative: lower it, or start the server with a higher --max-logprobs",
             )
 
     async def _responses(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engine.router.admin import OWN_PATHS
 from tests.engine.router.fakes import FakeServer, routed
 from workbench.router import Router
 
@@ -63,6 +64,8 @@ def test_a_draining_router_refuses_and_finishes() -> None:
                 assert refused.status == 503
                 assert refused.headers["Connection"] == "close"
                 assert (await it.client.get(it.url + "/ready")).status == 503
+                # who asks how the router is wants no work
+                assert it.metric("refused_total", status="503") == 1
                 it.servers[0].gate.set()
             assert asked.result().status == 200
             await it.front.wait_idle()
@@ -210,3 +213,12 @@ async def _raw(url: str, request_line: str) -> tuple[int, bytes]:
     answer = await reader.read()
     writer.close()
     return int(answer.split(b" ", 2)[1]), answer
+
+
+def test_only_what_is_not_its_own_counts_as_refused_work() -> None:
+    async def test() -> None:
+        async with routed(1) as it:
+            own = {r.resource.canonical for r in it.front.app().router.routes() if r.resource}
+            assert own - OWN_PATHS == {"/v1/models", "/v1/{path}", "/tokenize", "/detokenize"}
+
+    run(test())

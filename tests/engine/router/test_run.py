@@ -105,6 +105,7 @@ def test_an_address_in_use_is_told_in_one_line() -> None:
             port = int(server.url.rpartition(":")[2])
             with pytest.raises(ConfigError, match=str(port)):
                 await run_router(front, "127.0.0.1", port)
+            assert front.session.closed
         finally:
             await front.close()
             await server.stop()

@@ -252,3 +252,22 @@ def test_no_field_of_any_type_gives_a_5xx(server: RunningServer, fields: dict[st
     for path in ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize"):
         status, _, answer = server.request("POST", path, body)
         assert status in (200, 400), (path, body, answer)
+
+
+@pytest.mark.parametrize(
+    ("fields", "flags"),
+    [
+        ({"tools": [TOOL]}, ["--enable-auto-tool-choice", "--tool-call-parser"]),
+        ({"logprobs": True, "top_logprobs": 30}, ["--max-logprobs"]),
+        ({"chat_template": "{{ 1 }}"}, ["--trust-request-chat-template"]),
+    ],
+)
+def test_what_the_server_was_not_started_with_is_told_as_a_flag(
+    fields: dict[str, Any], flags: list[str]
+) -> None:
+    with serving() as server:
+        body = {"messages": [{"role": "user", "content": "a"}]} | fields
+        status, answer = server.post("/v1/chat/completions", body)
+    assert status == 400
+    for flag in flags:
+        assert flag in answer["error"]["message"]

@@ -1,6 +1,8 @@
 """`bench throughput` and `bench latency`."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -98,3 +100,17 @@ def test_the_real_engine(tmp_path, capsys):
     iterations = ("--num-iters", "2", "--num-iters-warmup", "1", "--batch-size", "2")
     assert main(["latency", *words, *lengths, *iterations]) == 0
     assert "2 iterations" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["latency", "throughput"])
+def test_without_torch_one_line_says_what_to_install(command):
+    program = (
+        "import sys; sys.modules['torch'] = None; "
+        f"from experiments.bench.{command} import main; sys.exit(main(['qwen3_0_6b']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "needs torch, which is not installed: pip install -e '.[engine]'" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -232,6 +232,7 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path):
         (["--num-prompts", "0"], "--num-prompts"),
         (["--goodput", "ttfs:5"], "ttfs"),
         (["--goodput", "ttft:x"], "no number"),
+        (["--goodput", "tpot:50", "ttft=5"], "write --goodput ttft:5"),
         (["--percentile-metrics", "ttft,speed"], "speed"),
         (["--metric-percentiles", "101"], "101"),
         (["--extra-body", "[1]"], "JSON object"),

@@ -11,6 +11,8 @@ from experiments.serving import demo
 from experiments.serving.options import read_options
 from workbench.errors import ConfigError
 
+TOLD = "error: a checkpoint is written with torch: pip install -e '.[engine]'"
+
 
 def test_a_model_that_is_there_is_not_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -31,9 +33,10 @@ def test_without_torch_the_cure_is_told(tmp_path: Path, monkeypatch: pytest.Monk
 
     def run(words: list[str], **_: Any) -> SimpleNamespace:
         asked.append(words)
-        return SimpleNamespace(returncode=1, stderr="Traceback\nModuleNotFoundError: torch")
+        return SimpleNamespace(returncode=1, stderr=f"warning\n{TOLD}\n")
 
     monkeypatch.setattr(subprocess, "run", run)
-    with pytest.raises(ConfigError, match=r"torch.*pip install"):
+    with pytest.raises(ConfigError, match=r"torch.*pip install.*simulator") as error:
         demo.demo_folder(tmp_path)
+    assert str(error.value).count("pip") == 1
     assert asked[0][1:] == ["-m", demo.MODULE, str(tmp_path)]

@@ -1,9 +1,13 @@
 """The command line of a server: flags of both worlds, and what cannot be, by name."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from experiments.schema import CONF_DIR
+from experiments.serving.core_spec import PlannedCore
+from experiments.serving.flag_names import backend_in_flags, in_flags
 from experiments.serving.flag_types import whole_number
 from experiments.serving.flags import make_parser
 from experiments.serving.options import ServeOptions, read_options
@@ -146,3 +150,35 @@ def test_every_flag_is_explained() -> None:
     assert all(action.help for action in flags)
     known = {word for action in flags for word in action.option_strings}
     assert not known & {f"--{name}" for name in {*REFUSED, *IGNORED}}
+
+
+def test_a_preset_is_not_taken_for_a_checkpoint() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean --backend simulator\? .* --load-format"):
+        options("llama3_8b", "--max-num-seqs", "4")
+    for words in (["--load-format", "dummy"], ["backend.load_format=dummy"], ["model=qwen3_0_6b"]):
+        assert options("llama3_8b", *words).backend == "engine"
+
+
+def test_options_of_ones_own_are_found(tmp_path: Path) -> None:
+    own = tmp_path / "it's own"
+    (own / "queue").mkdir(parents=True)
+    shutil.copy(CONF_DIR / "queue" / "fcfs.yaml", own / "queue" / "mine.yaml")
+    words = ["llama3_8b", "--backend", "simulator", "queue=mine", "--config-dir"]
+    planned = PlannedCore.of(options(*words, str(own)))
+    assert planned.config.queue._target_.endswith("FCFSQueue")
+    with pytest.raises(ConfigError, match="no such folder"):
+        options(*words, str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("choice", ["hardware=h100", "cost_model=roofline", "hardware.name=x"])
+def test_the_engine_takes_no_machine(choice: str, folder: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{choice}: the engine runs on this machine"):
+        PlannedCore.of(options(str(folder), choice))
+
+
+def test_messages_name_flags() -> None:
+    error = "backend.device='cuda', but torch sees no GPU: set device='cpu'"
+    assert backend_in_flags(error) == "--device cuda, but torch sees no GPU: set --device cpu"
+    plain = "backend=engine needs x=1: scheduler.max_num_seqs=0 must be at least 1"
+    assert backend_in_flags(plain) == plain
+    assert in_flags("port=-1 must be 0") == "--port=-1 must be 0"

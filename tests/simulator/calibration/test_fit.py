@@ -144,3 +144,22 @@ def test_what_is_no_calibration_is_refused(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(ConfigError, match=message):
             Calibration.load(file)
+
+
+def test_the_file_of_one_recording_says_that_it_does_not_know_the_error_of_a_run(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "calibration.json"
+    fit(designed() + recorded(runs=1, steps=100)).save(file)
+    assert json.loads(file.read_text())["jitter"]["run_sd"] is None
+    assert Calibration.load(file).jitter.known_run_sd is None
+
+
+def test_a_number_that_rests_on_one_recording_is_not_believed(tmp_path: Path) -> None:
+    file = tmp_path / "calibration.json"
+    fit(designed() + recorded(runs=1, steps=100)).save(file)
+    document = json.loads(file.read_text())
+    for told, known in (((0.0, 1), None), ((0.02, 4), 0.02)):
+        document["jitter"] |= {"run_sd": told[0], "num_runs": told[1]}
+        file.write_text(json.dumps(document))
+        assert Calibration.load(file).jitter.known_run_sd == known

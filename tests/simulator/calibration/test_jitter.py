@@ -36,3 +36,11 @@ def test_runs_of_equal_noise_differ_by_their_drift() -> None:
 def test_nothing_measured_is_no_noise() -> None:
     assert Jitter.of([], []) == Jitter()
     assert draws(Jitter(), 5).tolist() == [0.0] * 5
+
+
+def test_of_one_run_nobody_knows_how_far_a_run_is_off() -> None:
+    run = draws(NOISE, 400)
+    found = Jitter.of([run], [np.exp(run)])
+    assert (found.run_sd, found.known_run_sd, found.num_runs) == (None, None, 1)
+    assert found.quantiles[LEVELS.index(0.9)] > 0.01
+    assert Jitter.of([run, run], [np.exp(run)] * 2).known_run_sd is not None

@@ -86,7 +86,7 @@ BAD_REQUESTS = {
     "logprobs": (
         {"text": "a", "sampling_params": {"logprobs": 500}},
         "INVALID_ARGUMENT",
-        "max_logprobs",
+        "--max-logprobs",
     ),
     "no form": (
         {"text": "a", "sampling_params": {"structured_output": {}}},

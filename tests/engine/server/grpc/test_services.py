@@ -8,6 +8,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from engine.async_llm import AsyncLLM
 from engine.server.grpc import start_grpc
 from engine.server.grpc.schema import SERVICE
 from engine.server.settings import ServerSettings
@@ -144,3 +145,22 @@ def test_unknown_names_of_the_schema_are_attribute_errors() -> None:
         stub = schema.stub(channel)
         with pytest.raises(AttributeError, match="no method Nothing"):
             _ = stub.Nothing
+
+
+def test_health_knows_a_silent_engine() -> None:
+    async def body(session: Session) -> None:
+        watch = health_pb2_grpc.HealthStub(session.channel).Watch(
+            health_pb2.HealthCheckRequest(service=SERVICE)
+        )
+        states = health_pb2.HealthCheckResponse
+        assert (await watch.read()).status == states.SERVING
+        with (
+            patch("engine.server.grpc.server.POLL_S", 0.01),
+            patch.object(AsyncLLM, "silence_s", 5.5),
+        ):
+            assert (await watch.read()).status == states.NOT_SERVING
+            with patch.object(AsyncLLM, "silence_s", 4.5):
+                assert (await watch.read()).status == states.SERVING
+        watch.cancel()
+
+    run(body, ServerSettings(max_core_silence=5.0))
