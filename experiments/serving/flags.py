@@ -59,6 +59,7 @@ def make_parser() -> FlagParser:
     parser.add_argument("--model", metavar="MODEL", help="another way to name it")
     _add_world(parser)
     _add_server(parser)
+    _add_operation(parser)
     add_model(parser)
     add_scheduler(parser)
     add_cache(parser)
@@ -131,6 +132,11 @@ def _add_server(parser: FlagParser) -> None:
             help=f"CORS: {name} of pages of other sites that may call",
         )
     add_switch(group, "allow-credentials", "server.allow_credentials", "CORS: with cookies")
+    add("--grpc-port", type=int, metavar="N", help="serve gRPC, too, on this port [no gRPC]")
+
+
+def _add_operation(parser: FlagParser) -> None:
+    add = parser.add_argument_group("under load, and when things fail").add_argument
     add(
         "--max-queue",
         dest="server.max_queue",
@@ -168,7 +174,6 @@ def _add_server(parser: FlagParser) -> None:
         help="kill the engine's process after S seconds of silence, so that --max-core-restarts"
         " starts another one; 0: never [0]",
     )
-    add("--grpc-port", type=int, metavar="N", help="serve gRPC, too, on this port [no gRPC]")
 
 
 def _add_chat(parser: FlagParser) -> None:

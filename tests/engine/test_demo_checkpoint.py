@@ -1,7 +1,5 @@
 """The demo's checkpoint: it loads, its tokenizer round-trips, it is written once."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +7,7 @@ import pytest
 from engine.demo_checkpoint import CONFIG, main, write_demo_checkpoint
 from engine.loader import load_model
 from engine.models.registry import read_hf_config
+from tests.without_torch import run_without_torch
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +45,9 @@ def test_a_folder_that_holds_one_is_left_alone(
 
 
 def test_what_cannot_be_is_told_in_one_line(tmp_path: Path) -> None:
-    program = (
-        "import sys; sys.modules['torch'] = None; from engine.demo_checkpoint import main; "
+    done = run_without_torch(
+        "from engine.demo_checkpoint import main; "
         f"sys.argv = ['demo_checkpoint', '{tmp_path / 'new'}']; sys.exit(main())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: a checkpoint is written with torch, which is not inst")

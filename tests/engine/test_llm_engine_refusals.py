@@ -28,9 +28,9 @@ def test_a_request_that_cannot_be_served_is_refused_and_leaves_nothing() -> None
 
 
 def test_a_priority_is_a_whole_number() -> None:
-    engine = scripted_engine(spell("a"), policy="priority")
+    engine: Any = scripted_engine(spell("a"), policy="priority")
     with pytest.raises(InputError, match="priority='x' must be a whole number"):
-        engine.add_request("r", "p", priority="x")  # type: ignore[arg-type]
+        engine.add_request("r", "p", priority="x")
     assert not engine.has_unfinished_requests()
 
 

@@ -35,7 +35,8 @@ def test_answers_take_seeds_in_a_row_and_blocks_of_the_first() -> None:
     params = SamplingParams(n=3, seed=5, max_tokens=2, output_kind=FINAL)
     engine.add_request("ask", "p" * 9, params)
     drain(engine)
-    assert [request.sampling_params.seed for request in seen.values()] == [5, 6, 7]  # type: ignore[union-attr]
+    sampling = [request.sampling_params for request in seen.values()]
+    assert [each and each.seed for each in sampling] == [5, 6, 7]
     assert [request.num_computed_tokens for request in seen.values()] == [0, 8, 8]
     alone = scripted_engine(script, cache={"enable_prefix_caching": False})
     alone.add_request("ask", "p" * 9, params)

@@ -48,7 +48,8 @@ def test_ctrl_c_leaves_a_real_model_in_step_with_its_scheduler(
     folder: str, llm: LLM, is_async: bool
 ) -> None:
     interrupted = load(folder, async_scheduling=is_async)
-    runner = interrupted.llm_engine.core.executor.runner  # type: ignore[attr-defined]
+    executor: Any = interrupted.llm_engine.core.executor
+    runner = executor.runner
     execute, presses = runner.execute_model, iter([False, False, True])
 
     def execute_and_press(output: Any) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.without_torch import run_without_torch
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples"
 COMMAND = (
@@ -130,11 +132,9 @@ def test_answers_without_a_server(run: Run, tmp_path: Path) -> None:
 
 
 def test_without_torch_one_line_says_what_to_install() -> None:
-    program = (
-        "import runpy, sys; sys.modules['torch'] = None; sys.argv = ['offline.py', 'no_folder']; "
+    done = run_without_torch(
+        "import runpy; sys.argv = ['offline.py', 'no_folder']; "
         f"runpy.run_path({str(EXAMPLES / 'offline.py')!r}, run_name='__main__')"
     )
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "error: the engine needs torch: pip install -e '.[engine]'\n"

@@ -1,8 +1,6 @@
 """The same command in two worlds: backend=engine leaves what backend=simulator leaves."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from experiments.run import compose_config, main
 from experiments.run_folder import RunFolder
 from experiments.schema import group_options
 from tests.engine.checkpoints import make_checkpoint
+from tests.without_torch import run_without_torch
 
 TIMES = {"start_s", "duration_s"}
 REQUEST_TIMES = {"first_scheduled_s", "first_token_s", "finish_s", "itl_s"}
@@ -162,12 +161,10 @@ def test_a_model_that_does_not_fit_is_refused_in_one_line(
 
 
 def test_without_torch_one_line_says_what_to_install(tmp_path: Path) -> None:
-    program = (
-        "import sys; sys.modules['torch'] = None; from experiments.run import main; "
+    done = run_without_torch(
+        "from experiments.run import main; "
         f"sys.exit(main(['backend=engine', 'hydra.run.dir={tmp_path}']))"
     )
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "backend=engine needs torch, which is not installed: pip install -e" in done.stderr
     assert "\n" not in done.stderr.strip()

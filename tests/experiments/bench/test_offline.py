@@ -1,14 +1,13 @@
 """`bench throughput` and `bench latency`."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from experiments.bench import latency, throughput
 from experiments.bench.__main__ import main
 from experiments.bench.offline import Served
+from tests.without_torch import run_without_torch
 from workbench.workload.base import WorkloadRequest
 
 SMALL = ("qwen3_0_6b", "--backend", "simulator", "hardware=h100")
@@ -104,12 +103,8 @@ def test_the_real_engine(tmp_path, capsys):
 
 @pytest.mark.parametrize("command", ["latency", "throughput"])
 def test_without_torch_one_line_says_what_to_install(command):
-    program = (
-        "import sys; sys.modules['torch'] = None; "
+    done = run_without_torch(
         f"from experiments.bench.{command} import main; sys.exit(main(['qwen3_0_6b']))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert "needs torch, which is not installed: pip install -e '.[engine]'" in done.stderr
