@@ -22,6 +22,7 @@ from experiments.backend import EngineBackend
 from experiments.calibration_session import CalibrateSettings, CalibrationSession
 from experiments.own_settings import part_command_line
 from experiments.program import run_program
+from experiments.steady_cpus import SteadyCpus
 from simulator.calibration import Calibration, fit
 from workbench.errors import ConfigError
 
@@ -52,15 +53,26 @@ def calibrate(
     folder: Path,
     settings: CalibrateSettings | None = None,
     argv: Sequence[str] = (),
+    cpus: SteadyCpus | None = None,
 ) -> Calibration:
     """Measure what is still missing in the folder, fit, and write the calibration.
+
+    Args:
+        config: Of the engine.
+        folder: Of the measurements.
+        settings: How much is measured.
+        argv: The command line, for the record.
+        cpus: The engine's CPUs, watched already; None: they are watched here.
 
     Raises:
         ConfigError: The config is not one of the engine, or the folder holds another calibration.
     """
     settings = settings or CalibrateSettings()
+    if cpus is None:
+        with SteadyCpus(num_cpus(config) if settings.steady else 0) as cpus:
+            return calibrate(config, folder, settings, argv, cpus)
     assembly = _assemble(config)
-    session = CalibrationSession(assembly, folder, settings)
+    session = CalibrationSession(assembly, folder, settings, cpus)
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder, config)
     started = time.perf_counter() - _seconds_before(folder / FILE)
@@ -73,6 +85,20 @@ def calibrate(
 
     write_calibration_report(folder, calibration, session.steps(), argv)
     return calibration
+
+
+def num_cpus(config: DictConfig) -> int:
+    """CPUs that the engine computes on; 0 where it computes on a GPU."""
+    from experiments.assemble import part
+
+    backend = part(config, "backend")
+    if not isinstance(backend, EngineBackend):
+        return 0
+    import torch
+
+    from engine.build import resolve_device
+
+    return torch.get_num_threads() if resolve_device(backend.device).type == "cpu" else 0
 
 
 def _seconds_before(file: Path) -> float:

@@ -4,6 +4,7 @@ Knows a calibration and the steps that it was fitted to.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,19 @@ from workbench.step_profile import MeasuredStep
 CHARTS = "charts"
 MEANING = {
     "step": "every step",
+    "decoding": "a step in which rows decode",
+    "mixed": "a step with prompt chunks besides",
     "decodes": "a row that decodes",
     "decode_context": "a key that decodes read",
-    "decode_padding": "a key by which a decode is shorter than the longest",
     "chunks": "a prompt chunk",
     "chunk_pairs": "a query and a key of a chunk",
     "chunk_context": "a key that chunks read",
     "samples": "a row of logits",
     "swap_blocks": "a KV block copied",
+}
+CURVES = {
+    "tokens": "a token",
+    "decode_padding": "a key by which a decode is shorter than the longest",
 }
 
 
@@ -81,11 +87,9 @@ def price_table(calibration: Calibration) -> Any:
         for name in COUNTS
         if any(prices.seconds.get(name) for prices in _both(calibration))
     ]
-    nodes = calibration.device.token_nodes
-    for low, high, slope in zip(
-        nodes[:-1], nodes[1:], calibration.device.token_slopes, strict=True
-    ):
-        rows.append([f"a token, from {low:g} to {high:g}", _micro(slope), None])
+    for name, curve in calibration.device.curves.items():
+        for (low, high), slope in zip(pairwise(curve.nodes), curve.slopes, strict=True):
+            rows.append([f"{CURVES[name]}, from {low:g} to {high:g}", _micro(slope), None])
     return Table("Microseconds", ("of", "device", "host"), rows)
 
 

@@ -7,7 +7,7 @@ engine is timed is known by `engine.benchmarks`.
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments.bursts import burst_workload
-from experiments.machine_watch import MachineWatch, wait_for_quiet
+from experiments.machine_watch import Disturbance
 from experiments.run_folder import write_json
+from experiments.steady_cpus import SteadyCpus
 from simulator.calibration import fit
+from simulator.calibration.fit import FIRST
 from workbench.config import at_least, check_types
 from workbench.step_profile import (
     STEP_COLUMNS,
@@ -28,10 +30,12 @@ from workbench.step_profile import (
 )
 
 if TYPE_CHECKING:
+    from engine.benchmarks.served_steps import ServedSteps
     from experiments.assemble_engine import EngineAssembly
 
 GRID, STATE = "grid.csv", "rounds.json"
 TRIES = 4
+LOOK_EVERY = 10  # points of the grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,34 +47,52 @@ class CalibrateSettings:
         repeats: Steps timed at a point of the grid in each pass.
         serve_s: Seconds of a recording, about.
         disturbed: CPUs that others may use during a recording before it is repeated.
-        patience_s: Seconds to wait for them before each measurement.
+        steady: Whether the engine's CPUs are kept awake and watched. Then steps take the time that
+            they take on such CPUs, a little less than those of a server that is idle now and then.
+        slowed: How much slower than at their best watched CPUs may be before a recording is
+            repeated, as a part.
+        patience_s: Seconds to wait for a quiet machine before each measurement.
     """
 
     rounds: int = 4
     repeats: int = 3
     serve_s: float = 8.0
     disturbed: float = 0.15
+    steady: bool = False
+    slowed: float = 0.05
     patience_s: float = 20.0
 
     def __post_init__(self) -> None:
         check_types(self)
         at_least(self, 1, "rounds", "repeats")
         at_least(self, 0.01, "serve_s")
-        at_least(self, 0, "disturbed", "patience_s")
+        at_least(self, 0, "disturbed", "slowed", "patience_s")
 
 
 class CalibrationSession:
-    """The measurements of one folder: those that are there, and those to come."""
+    """The measurements of one folder: those that are there, and those to come.
+
+    Args:
+        assembly: The engine.
+        folder: Where the measurements are kept.
+        settings: How much is measured.
+        cpus: The engine's CPUs, watched.
+    """
 
     def __init__(
-        self, assembly: "EngineAssembly", folder: Path, settings: CalibrateSettings
+        self,
+        assembly: "EngineAssembly",
+        folder: Path,
+        settings: CalibrateSettings,
+        cpus: SteadyCpus,
     ) -> None:
         from engine.benchmarks.step_table import Limits, grid
 
         self._assembly, self._folder, self._settings = assembly, folder, settings
+        self._cpus = cpus
         self._limits = Limits.of(assembly.parts)
         self._points = grid(self._limits)
-        self._others: dict[str, float | None] = {}
+        self._seen: dict[str, Disturbance] = {}
 
     def measure(self) -> list[MeasuredStep]:
         """All steps, once everything has been measured."""
@@ -89,7 +111,7 @@ class CalibrationSession:
         return self.steps()
 
     def _pass(self, number: int, bar: Any) -> None:
-        """One pass over the grid, in an order of its own."""
+        """One pass over the grid, in an order of its own; a slow machine is waited for."""
         from engine.benchmarks.step_table import measure_grid
 
         source = f"grid/{number}"
@@ -100,14 +122,24 @@ class CalibrationSession:
         if points:
             self._wait()
         with (self._folder / GRID).open("a", encoding="utf-8") as file:
-            for step in measure_grid(self._assembly.parts, points, self._settings.repeats):
+            watch = self._cpus.watch()
+            timed = measure_grid(self._assembly.parts, points, self._settings.repeats)
+            for place, step in enumerate(timed, 1):
                 row = step_row(MeasuredStep(step.shape, step.seconds, step.host_s, source))
                 file.write(",".join(row) + "\n")
                 file.flush()
                 bar.update()
+                if place % LOOK_EVERY == 0:
+                    if not self._is_quiet(watch.seen()):
+                        self._wait()
+                    watch = self._cpus.watch()
 
     def _wait(self) -> None:
-        wait_for_quiet(self._settings.disturbed, self._settings.patience_s)
+        settings = self._settings
+        self._cpus.wait(settings.disturbed, settings.slowed, settings.patience_s)
+
+    def _is_quiet(self, seen: Disturbance) -> bool:
+        return seen.is_within(self._settings.disturbed, self._settings.slowed)
 
     def _grid(self) -> list[MeasuredStep]:
         """What the grid's file holds, after half a line that a killed process has left."""
@@ -125,24 +157,25 @@ class CalibrationSession:
         file = self._run_file(number)
         if file.exists():
             return
-        best: tuple[float, list[MeasuredStep]] | None = None
+        best: tuple[Disturbance, list[MeasuredStep]] | None = None
         for attempt in range(TRIES):
             self._wait()
-            watch = MachineWatch()
+            watch = self._cpus.watch()
             _, served = serve(
                 self._assembly.parts, self._bursts(number, attempt), f"run/{number}", number
             )
-            others = watch.others()
-            if best is None or (others or 0.0) < best[0]:
-                best = (others or 0.0, served.busy)
-            if (others or 0.0) <= self._settings.disturbed:
+            seen = watch.seen()
+            if best is None or seen.harm < best[0].harm:
+                best = (seen, _recorded(served, number))
+            if self._is_quiet(seen):
                 break
         assert best is not None
         draft = file.with_suffix(".part")
         write_steps(draft, best[1])
         draft.replace(file)
-        self._others[f"run/{number}"] = best[0]
-        write_json(self._folder / STATE, self._known_others() | self._others)
+        self._seen[f"run/{number}"] = best[0]
+        told = {name: seen.told() for name, seen in self._seen.items()}
+        write_json(self._folder / STATE, self._known_state() | told)
 
     def _bursts(self, number: int, attempt: int) -> Any:
         limits, parts = self._limits, self._assembly.parts
@@ -171,17 +204,25 @@ class CalibrationSession:
         """One step a point: the median over the passes."""
         return median_steps(self._grid())
 
-    def _known_others(self) -> dict[str, Any]:
+    def _known_state(self) -> dict[str, Any]:
         file = self._folder / STATE
         return dict(json.loads(file.read_text())) if file.exists() else {}
 
     def facts(self) -> dict[str, Any]:
         """What the calibration says of the measurement."""
+        state = self._known_state()
         return {
             "grid_points": len(self._points),
             "rounds": self._settings.rounds,
-            "cpus_used_by_others": self._known_others(),
+            "cpus_used_by_others": {n: seen["others"] for n, seen in state.items()},
+            "slowed": {n: seen["slowed"] for n, seen in state.items()},
         }
+
+
+def _recorded(served: "ServedSteps", number: int) -> list[MeasuredStep]:
+    """The steps of a recording; those that found the engine idle were timed without a host."""
+    first = [replace(step, source=f"{FIRST}/{number}") for step in served.first]
+    return [*first, *served.busy]
 
 
 def median_steps(steps: Sequence[MeasuredStep], source: str = "grid") -> list[MeasuredStep]:

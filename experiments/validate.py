@@ -18,13 +18,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.calibrate import FILE, calibrate
+from experiments.calibrate import FILE, calibrate, num_cpus
 from experiments.calibration_session import CalibrateSettings
 from experiments.job import run_into
 from experiments.own_settings import part_command_line
 from experiments.program import run_program
 from experiments.provenance import Stopwatch, provenance
 from experiments.run_folder import RunFolder, write_json
+from experiments.steady_cpus import SteadyCpus
 from experiments.tables import json_safe
 from experiments.uncertainty import drawn_runs, summaries
 from experiments.validation import runs
@@ -81,10 +82,18 @@ def validate(
 
 def _measure(plan: Plan, folder: Path, settings: ValidateSettings) -> tuple[Path, float]:
     """All that needs the engine: its calibration, its capacity in requests a second, its runs."""
+    number = num_cpus(plan.capacity_run()) if settings.steady else 0
+    with SteadyCpus(number) as cpus:
+        return _measure_on(cpus, plan, folder, settings)
+
+
+def _measure_on(
+    cpus: SteadyCpus, plan: Plan, folder: Path, settings: ValidateSettings
+) -> tuple[Path, float]:
     from tqdm import tqdm
 
-    cases = list(plan.cases())
-    file, rounds = _calibration(plan, folder, settings, 1), CalibrateSettings().rounds
+    cases, rounds = list(plan.cases()), CalibrateSettings().rounds
+    file = _calibration(plan, folder, settings, 1, cpus)
     runs.check_same_engine(plan.calibration_config(), Calibration.load(file), file)
     capacity = _capacity(plan, folder)
     with tqdm(total=len(cases), disable=None, desc="runs on the engine") as bar:
@@ -92,21 +101,29 @@ def _measure(plan: Plan, folder: Path, settings: ValidateSettings) -> tuple[Path
             first, end = (len(cases) * n // (rounds - 1) for n in (number - 1, number))
             for case in cases[first:end]:
                 config = plan.on_engine(case, capacity)
-                runs.run_on_engine(folder / "runs" / case.name, config, settings)
+                runs.run_on_engine(folder / "runs" / case.name, config, settings, cpus)
                 bar.update()
-            _calibration(plan, folder, settings, number + 1)
+            _calibration(plan, folder, settings, number + 1, cpus)
     return file, capacity
 
 
-def _calibration(plan: Plan, folder: Path, settings: ValidateSettings, rounds: int) -> Path:
+def _calibration(
+    plan: Plan, folder: Path, settings: ValidateSettings, rounds: int, cpus: SteadyCpus
+) -> Path:
     """The calibration to use, of at least so many rounds; measured here where none is named."""
     if settings.calibration is not None:
         check_has_bands(Calibration.load(Path(settings.calibration)), settings.calibration)
         return Path(settings.calibration)
     file = folder / CALIBRATION / FILE
     if not file.exists() or Calibration.load(file).facts.get("rounds", 0) < rounds:
-        own = CalibrateSettings(disturbed=settings.disturbed, rounds=rounds)
-        calibrate(plan.calibration_config(), folder / CALIBRATION, own)
+        own = CalibrateSettings(
+            disturbed=settings.disturbed,
+            steady=settings.steady,
+            slowed=settings.slowed,
+            patience_s=settings.patience_s,
+            rounds=rounds,
+        )
+        calibrate(plan.calibration_config(), folder / CALIBRATION, own, cpus=cpus)
     return file
 
 
@@ -161,6 +178,7 @@ def _case(
         "folder": case.name,
         "slowdown": slowdown,
         "cpus_used_by_others": seen["others"],
+        "slowed": seen["slowed"],
         "tries": seen["tries"],
     }
     return case_result(identity, engine, simulated, corrected, drawn, settings.level)

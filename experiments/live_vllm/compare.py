@@ -18,6 +18,7 @@ from experiments.live_vllm.client import Answer
 from experiments.live_vllm.front_end import FrontEnd
 from experiments.live_vllm.replay import Difference, ServerSettings
 from experiments.live_vllm.session import Served
+from experiments.machine_watch import Disturbance
 from experiments.tables import requests_frame, steps_frame
 from simulator.calibration import Calibration
 from simulator.cost_models.base import CostModel
@@ -54,7 +55,7 @@ class LoadResult:
             how fast the machine was: what remains is not the machine's mood. No prediction.
         num_steps, num_equal: The server's steps, and those that the workbench decides alike.
         difference: The first that it does not.
-        others: CPUs that others used in the most disturbed part; None: not known.
+        seen: The most that disturbed one of its parts.
     """
 
     name: str
@@ -67,7 +68,7 @@ class LoadResult:
     num_steps: int
     num_equal: int
     difference: Difference | None
-    others: float | None
+    seen: Disturbance
 
 
 class _Prices(CostModel):
@@ -153,7 +154,6 @@ def compare(
         ]
     )
     differences = [served.phase.difference for served in parts]
-    others = [served.others for served in parts if served.others is not None]
     return LoadResult(
         name,
         rate,
@@ -165,7 +165,7 @@ def compare(
         sum(served.phase.num_steps for served in parts),
         sum(served.phase.num_equal for served in parts),
         next(filter(None, differences), None),
-        max(others, default=None),
+        Disturbance.most(served.seen for served in parts),
     )
 
 
@@ -244,6 +244,7 @@ def summary_of(result: LoadResult) -> dict[str, Any]:
             "simulated_preemptions": result.simulated.counters["preemptions"],
             "prefix_hit_tokens": result.measured.counters["prefix_hit_tokens"],
             "simulated_prefix_hit_tokens": result.simulated.counters["prefix_hit_tokens"],
-            "cpus_used_by_others": result.others,
+            "cpus_used_by_others": result.seen.others,
+            "slowed": result.seen.slowed,
         }
     )

@@ -59,7 +59,9 @@ def write_report(folder: Path, result: Mapping[str, Any], calibration: Calibrati
         {"date": result["date"], "cpu": result["machine"]["cpu"],
          "torch threads": result["calibration"].get("torch_threads"),
          "others during calibration (CPUs)":
-             _largest(result["calibration"].get("cpus_used_by_others", {}))},
+             _largest(result["calibration"].get("cpus_used_by_others", {})),
+         "CPUs slower than at their best, during calibration, by":
+             _largest(result["calibration"].get("slowed", {}))},
     )  # fmt: skip
 
 
@@ -125,11 +127,17 @@ def machine_table(cases: Sequence[Mapping[str, Any]]) -> Any:
     from experiments.report.page import Table
 
     rows = [
-        [_name(case), _signed(case["slowdown"] - 1), f"{case['cpus_used_by_others']:.2f}",
-         case["tries"]]
+        [_name(case), _signed(case["slowdown"] - 1), _two_digits(case["cpus_used_by_others"]),
+         _signed(case["slowed"]), case["tries"]]
         for case in cases
     ]  # fmt: skip
-    columns = ("run", "decode steps against the calibration", "CPUs used by others", "tries")
+    columns = (
+        "run",
+        "decode steps against the calibration",
+        "CPUs used by others",
+        "CPUs slower than at their best by",
+        "tries",
+    )
     return Table("The machine", columns, rows)
 
 
@@ -238,6 +246,10 @@ def _signed(value: float | None) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _two_digits(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2f}"
 
 
 def _largest(values: Mapping[str, Any]) -> Any:

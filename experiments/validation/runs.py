@@ -12,9 +12,10 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.job import run_into
-from experiments.machine_watch import MachineWatch, wait_for_quiet
+from experiments.machine_watch import Disturbance
 from experiments.provenance import Stopwatch
 from experiments.run_folder import REQUESTS, STEPS, RunFolder, fingerprint, write_json
+from experiments.steady_cpus import SteadyCpus
 from experiments.tables import read_requests_frame, read_steps_frame
 from experiments.validation.settings import ValidateSettings
 from simulator.calibration import Calibration
@@ -22,7 +23,6 @@ from workbench.errors import ConfigError
 
 WATCH = "watch.json"
 ENGINE, SIMULATOR, CORRECTED = "engine", "simulator", "simulator_at_its_speed"
-PATIENCE_S = 20.0  # of waiting for a quiet machine before a run
 SAME = ("device", "device_name", "dtype", "torch_threads")
 
 
@@ -65,25 +65,28 @@ def check_same_engine(config: DictConfig, calibration: Calibration, file: Path) 
             )
 
 
-def run_on_engine(folder: Path, config: DictConfig, settings: ValidateSettings) -> World:
+def run_on_engine(
+    folder: Path, config: DictConfig, settings: ValidateSettings, cpus: SteadyCpus
+) -> World:
     """Run a case on the engine, and again while others disturb it; what is there is kept."""
     target = folder / ENGINE
     plain: Any = OmegaConf.to_container(config, resolve=True)
     if RunFolder(target).is_finished(fingerprint(plain)) and (folder / WATCH).exists():
         return World(target)
-    tries: list[dict[str, Any]] = []
+    limits = (settings.disturbed, settings.slowed)
+    tries: list[Disturbance] = []
     for number in range(settings.tries):
         place = folder / f"try_{number}"
         place.mkdir(parents=True, exist_ok=True)
-        wait_for_quiet(settings.disturbed, PATIENCE_S)
-        watch = MachineWatch()
+        cpus.wait(*limits, settings.patience_s)
+        watch = cpus.watch()
         run_into(RunFolder(place), config, stopwatch=Stopwatch())
-        tries.append({"others": watch.others() or 0.0})
-        if tries[-1]["others"] <= settings.disturbed:
+        tries.append(watch.seen())
+        if tries[-1].is_within(*limits):
             break
-    best = min(range(len(tries)), key=lambda i: tries[i]["others"])
+    best = min(range(len(tries)), key=lambda i: tries[i].harm)
     _keep(folder, best, len(tries))
-    write_json(folder / WATCH, tries[best] | {"tries": len(tries)})
+    write_json(folder / WATCH, tries[best].told() | {"tries": len(tries)})
     return World(target)
 
 

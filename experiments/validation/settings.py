@@ -22,7 +22,12 @@ class ValidateSettings:
         runs: Simulations of each run with errors drawn, for its band.
         level: Of the band.
         disturbed: CPUs that others may use during a run before it is repeated.
+        steady: Whether the CPUs of an engine that runs on CPUs are kept awake and watched, during
+            the calibration and the runs alike.
+        slowed: How much slower than at their best watched CPUs may be before a run is repeated, as
+            a part.
         tries: Runs at most, for one that is disturbed; the least disturbed counts.
+        patience_s: Seconds to wait for a quiet machine before each run.
     """
 
     loads: tuple[float, ...] = LOADS
@@ -33,12 +38,16 @@ class ValidateSettings:
     runs: int = 40
     level: float = 0.9
     disturbed: float = 0.15
+    steady: bool = True
+    slowed: float = 0.05
     tries: int = 3
+    patience_s: float = 20.0
 
     def __post_init__(self) -> None:
         check_types(self)
         at_least(self, 1, "repeats", "runs", "tries")
         at_least(self, 0.5, "seconds")
+        at_least(self, 0, "disturbed", "slowed", "patience_s")
         for name in ("loads", "policies"):
             if not isinstance(getattr(self, name), tuple) or not getattr(self, name):
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be a list: [A,B]")

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from simulator.calibration.jitter import Jitter
-from simulator.calibration.terms import COUNTS, Prices, counts
+from simulator.calibration.terms import COUNTS, CURVED, Curve, Prices, counts, curved
 from workbench.errors import ConfigError
 from workbench.step_profile import StepShape
 
-FORMAT = 1
+FORMAT = 2
 DIGITS = 6
 UNSEEN = 2.0
 
@@ -30,7 +30,7 @@ class Calibration:
         device: Typical seconds of a step without the host's share.
         host: Typical seconds in which the device waits for the host.
         jitter: How steps and runs differ from what is typical.
-        largest: Largest measured value of each of `COUNTS` and of `tokens`.
+        largest: Largest measured value of each of `COUNTS` and `CURVED`.
         residuals: Relative errors in and out of sample, by kind of measurement.
         facts: What was measured, where, when and with what; plain values.
     """
@@ -44,13 +44,13 @@ class Calibration:
     _limits: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        limits = tuple(self.largest.get(name, 0.0) for name in (*COUNTS[1:], "tokens"))
+        limits = tuple(self.largest.get(name, 0.0) for name in (*COUNTS[1:], *CURVED))
         object.__setattr__(self, "_limits", limits)
 
     @property
     def wants_longest_decode(self) -> bool:
         """Whether it matters how much longer one decode's context is than another's."""
-        return "decode_padding" in self.device.seconds
+        return "decode_padding" in self.device.curves
 
     def typical_s(self, shape: StepShape) -> float:
         """Typical seconds of a step, the host's share included."""
@@ -65,7 +65,7 @@ class Calibration:
 
         A part of which nothing was measured, such as swapped blocks, counts as twice.
         """
-        asked = (*counts(shape)[1:], float(shape.num_tokens))
+        asked = (*counts(shape)[1:], *curved(shape))
         ratios = [
             value / limit if limit else UNSEEN
             for value, limit in zip(asked, self._limits, strict=True)
@@ -126,22 +126,26 @@ class Calibration:
 
 
 def _prices_out(prices: Prices) -> dict[str, Any]:
-    return {
-        "seconds": dict(prices.seconds),
-        "token_nodes": list(prices.token_nodes),
-        "token_slopes": list(prices.token_slopes),
+    curves = {
+        name: {"nodes": list(curve.nodes), "slopes": list(curve.slopes)}
+        for name, curve in prices.curves.items()
     }
+    return {"seconds": dict(prices.seconds), "curves": curves}
 
 
 def _prices_in(document: Mapping[str, Any]) -> Prices:
-    unknown = set(document["seconds"]) - set(COUNTS)
+    seconds, curves = document["seconds"], document["curves"]
+    unknown = (set(seconds) - set(COUNTS)) | (set(curves) - set(CURVED))
     if unknown:
         raise ValueError(f"unknown count {min(unknown)}")
     return Prices(
-        {name: float(value) for name, value in document["seconds"].items()},
-        tuple(map(float, document["token_nodes"])),
-        tuple(map(float, document["token_slopes"])),
+        {name: float(value) for name, value in seconds.items()},
+        {name: _curve_in(curve) for name, curve in curves.items()},
     )
+
+
+def _curve_in(document: Mapping[str, Any]) -> Curve:
+    return Curve(tuple(map(float, document["nodes"])), tuple(map(float, document["slopes"])))
 
 
 def _rounded(value: Any) -> Any:

@@ -2,8 +2,9 @@
 
 Relative errors count, since short and long steps both matter, and single steps that something else
 on the machine has held up must not bend the prices. Steps of a source that begins with "grid" were
-designed and timed alone; those of any other source are recordings in the order of time, and tell
-how steps and runs scatter. Sources that end alike, "grid/2" and "run/2", are of one round, in which
+designed and timed alone, those of "first" were served by an idle engine: neither has the host in
+it. Those of any other source are recordings in the order of time, and tell how steps and runs
+scatter. Sources that end alike, "grid/2" and "run/2", are of one round, in which
 the machine was about equally fast.
 """
 
@@ -16,17 +17,27 @@ from numpy.typing import NDArray
 from simulator.calibration.calibration import Calibration
 from simulator.calibration.jitter import Jitter
 from simulator.calibration.least_squares import nonnegative_least_squares
-from simulator.calibration.terms import COUNTS, Prices, count_matrix, piece_matrix
+from simulator.calibration.terms import (
+    COUNTS,
+    CURVED,
+    Curve,
+    Prices,
+    count_matrix,
+    curved_matrix,
+    piece_matrix,
+)
 from workbench.errors import ConfigError
 from workbench.step_profile import MeasuredStep, StepShape
 
 Array = NDArray[np.float64]
-GRID = "grid"
+GRID, FIRST = "grid", "first"
 FOLDS = 5
 FEWEST = 8  # steps
 ROUNDS = 16
 OUTLIER = 1.5  # times the median error; further away a step counts in proportion less
 HOST_COUNTS = ("step", "decodes", "chunks", "samples")
+# of a curve's nodes: the first, and how many times the one before the next is
+NODES = {"tokens": (1.0, 2.0), "decode_padding": (256.0, 4.0)}
 SMALLEST = 1e-12
 # where both have something to say of a step; a recording holds few large steps, the grid has them
 GRID_SAY = 0.25
@@ -73,8 +84,13 @@ def kind_of(step: MeasuredStep) -> str:
 
 
 def is_designed(step: MeasuredStep) -> bool:
-    """Whether the step was timed alone, on purpose."""
+    """Whether the step was timed on purpose."""
     return kind_of(step) == GRID
+
+
+def is_alone(step: MeasuredStep) -> bool:
+    """Whether the step was timed from when the device got it, without the host."""
+    return kind_of(step) in (GRID, FIRST)
 
 
 def _model(steps: Sequence[MeasuredStep]) -> Calibration:
@@ -91,26 +107,27 @@ def _model(steps: Sequence[MeasuredStep]) -> Calibration:
 def _prices(steps: Sequence[MeasuredStep]) -> tuple[Prices, Prices]:
     """(device, host) of some steps."""
     on_device = np.array([max(s.seconds - s.host_s, SMALLEST) for s in steps])
-    device = _fit(steps, on_device, on_device, COUNTS, _nodes(steps))
+    device = _fit(steps, on_device, on_device, COUNTS, CURVED)
     told = [s for s in steps if s.host_s > 0]
     if not told:
         return device, Prices({})
     host_s = np.array([s.host_s for s in told])
     # an error of the host's share matters as a part of the whole step
     whole = np.array([s.seconds for s in told])
-    return device, _fit(told, host_s, whole, HOST_COUNTS, ())
+    return device, _fit(told, host_s, whole, HOST_COUNTS)
 
 
-def _nodes(steps: Sequence[MeasuredStep]) -> tuple[float, ...]:
-    """0 and the powers of two that have measured numbers of tokens between them."""
-    tokens = np.unique([s.shape.num_tokens for s in steps])
-    nodes = [0.0]
-    power = 1
-    while power < tokens[-1]:
-        if ((tokens > nodes[-1]) & (tokens <= power)).any() and (tokens > power).any():
-            nodes.append(float(power))
-        power *= 2
-    return (*nodes, max(float(tokens[-1]), nodes[-1] + 1.0))
+def _nodes(values: Array, first: float, factor: float) -> tuple[float, ...]:
+    """0 and those powers that have measured values between them, to the largest; () for all 0."""
+    found = np.unique(values[values > 0])
+    if not len(found):
+        return ()
+    nodes, power = [0.0], first
+    while power < found[-1]:
+        if ((found > nodes[-1]) & (found <= power)).any():
+            nodes.append(power)
+        power *= factor
+    return (*nodes, float(found[-1]))
 
 
 def _fit(
@@ -118,7 +135,7 @@ def _fit(
     seconds: Array,
     scale: Array,
     names: Sequence[str],
-    nodes: tuple[float, ...],
+    curved: Sequence[str] = (),
 ) -> Prices:
     """Prices that make (predicted - seconds) / scale small, outliers weighing less.
 
@@ -127,8 +144,10 @@ def _fit(
     """
     shapes = [s.shape for s in steps]
     columns = count_matrix(shapes)[:, [COUNTS.index(name) for name in names]]
-    tokens = np.array([shape.num_tokens for shape in shapes], dtype=np.float64)
-    matrix = np.hstack([columns, piece_matrix(tokens, nodes)])
+    values = curved_matrix(shapes)
+    nodes = {name: _nodes(values[:, CURVED.index(name)], *NODES[name]) for name in curved}
+    pieces = [piece_matrix(values[:, CURVED.index(name)], ends) for name, ends in nodes.items()]
+    matrix = np.hstack([columns, *pieces])
     rounds = _rounds(steps)
     base = _balance(steps) / scale
     weights, pace = base, np.ones(len(steps))
@@ -139,12 +158,20 @@ def _fit(
         error = np.abs(predicted - seconds / pace) / scale
         limit = OUTLIER * max(float(np.median(error)), 1e-9)
         weights = base * np.sqrt(np.minimum(1.0, limit / np.maximum(error, SMALLEST)))
-    prices, slopes = found[: len(names)], found[len(names) :]
-    return Prices(
-        {name: float(price) for name, price in zip(names, prices, strict=True) if price},
-        nodes if len(slopes) else (),
-        tuple(float(slope) for slope in slopes),
-    )
+    return _told_prices(found.tolist(), names, nodes)
+
+
+def _told_prices(
+    found: list[float], names: Sequence[str], nodes: Mapping[str, tuple[float, ...]]
+) -> Prices:
+    """Prices by name, those that are 0 left out."""
+    curves, place = {}, len(names)
+    for name, ends in nodes.items():
+        slopes = tuple(found[place : place + len(ends) - 1]) if ends else ()
+        place += len(slopes)
+        if any(slopes):
+            curves[name] = Curve(ends, slopes)
+    return Prices({n: p for n, p in zip(names, found, strict=False) if p}, curves)
 
 
 def _rounds(steps: Sequence[MeasuredStep]) -> list[NDArray[np.int64]]:
@@ -186,20 +213,21 @@ def _recordings(steps: Sequence[MeasuredStep]) -> dict[str, list[MeasuredStep]]:
     """The steps of each source that was recorded in the order of time."""
     found: dict[str, list[MeasuredStep]] = {}
     for step in steps:
-        if not is_designed(step):
+        if not is_alone(step):
             found.setdefault(step.source, []).append(step)
     return found
 
 
 def _without(steps: Sequence[MeasuredStep], source: str) -> Calibration:
-    """A model of all steps but those of a source."""
-    return _model([step for step in steps if step.source != source])
+    """A model of all steps but those of a recording."""
+    held = (source, source.replace(source.partition("/")[0], FIRST, 1))
+    return _model([step for step in steps if step.source not in held])
 
 
 def _log_ratios(model: Calibration, steps: Sequence[MeasuredStep]) -> Array:
     """log(measured / typical) of each step; a step timed alone has no host in it."""
     predicted = [
-        model.device(s.shape) if is_designed(s) and not s.host_s else model.typical_s(s.shape)
+        model.device(s.shape) if is_alone(s) and not s.host_s else model.typical_s(s.shape)
         for s in steps
     ]
     measured = np.array([s.seconds for s in steps])
@@ -253,10 +281,11 @@ def _told(log_ratios: Array) -> dict[str, Any]:
 
 
 def _largest(steps: Sequence[MeasuredStep]) -> dict[str, float]:
-    table = count_matrix([step.shape for step in steps]).max(axis=0)
-    found = {name: float(value) for name, value in zip(COUNTS, table, strict=True)}
+    shapes = [step.shape for step in steps]
+    table = np.hstack([count_matrix(shapes), curved_matrix(shapes)]).max(axis=0)
+    found = {name: float(value) for name, value in zip((*COUNTS, *CURVED), table, strict=True)}
     del found["step"]
-    return found | {"tokens": float(max(step.shape.num_tokens for step in steps))}
+    return found
 
 
 def _numbers(steps: Sequence[MeasuredStep]) -> dict[str, int]:

@@ -4,13 +4,14 @@ Knows which counts there are and how prices become seconds. It does not know whe
 
 The time of matrix products is no straight line in tokens (tiles, caches, memory bound and then
 compute bound), but it never falls: `tokens` is piecewise linear between nodes, each piece with a
-slope of its own.
+slope of its own. So is `decode_padding`: a kernel pads rows up to some size and from there on makes
+two groups of them.
 """
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +21,19 @@ from workbench.step_profile import StepShape
 Array = NDArray[np.float64]
 COUNTS = (
     "step",  # 1
+    "decoding",  # 1 where a row decodes: attention of decodes is a pass of its own
+    "mixed",  # 1 where there are chunks as well
     "decodes",  # rows of one token
     "decode_context",  # keys that they read
-    "decode_padding",  # keys that they would read besides if each were as long as the longest
     "chunks",  # rows of several tokens
     "chunk_pairs",  # pairs of a query and a key in them
     "chunk_context",  # keys that they read
     "samples",  # rows of logits
     "swap_blocks",  # KV blocks copied to or from the host
+)
+CURVED = (
+    "tokens",  # of the step
+    "decode_padding",  # keys that decodes would read besides if each were as long as the longest
 )
 
 
@@ -37,12 +43,12 @@ def counts(shape: StepShape) -> tuple[float, ...]:
     for query, context in shape.prefills:
         pairs += query * (context + 0.5 * (query + 1))
         keys += query + context
-    padding = max(shape.num_decodes * shape.longest_decode - shape.decode_context, 0)
     return (
         1.0,
+        float(shape.num_decodes > 0),
+        float(shape.num_decodes > 0 and len(shape.prefills) > 0),
         float(shape.num_decodes),
         float(shape.decode_context),
-        float(padding),
         float(len(shape.prefills)),
         pairs,
         float(keys),
@@ -51,16 +57,55 @@ def counts(shape: StepShape) -> tuple[float, ...]:
     )
 
 
+def curved(shape: StepShape) -> tuple[float, ...]:
+    """The values of `CURVED`."""
+    padding = max(shape.num_decodes * shape.longest_decode - shape.decode_context, 0)
+    return float(shape.num_tokens), float(padding)
+
+
 def count_matrix(shapes: Sequence[StepShape]) -> Array:
     """[steps, COUNTS]."""
     return np.array([counts(shape) for shape in shapes], dtype=np.float64).reshape(-1, len(COUNTS))
 
 
-def piece_matrix(tokens: Array, nodes: Sequence[float]) -> Array:
-    """[steps, pieces]: tokens of each step that lie between two nodes; the last piece is open."""
+def curved_matrix(shapes: Sequence[StepShape]) -> Array:
+    """[steps, CURVED]."""
+    return np.array([curved(shape) for shape in shapes], dtype=np.float64).reshape(-1, len(CURVED))
+
+
+def piece_matrix(values: Array, nodes: Sequence[float]) -> Array:
+    """[steps, pieces]: how much of each value lies between two nodes; the last piece is open."""
     ends = [*nodes[1:-1], np.inf] if len(nodes) > 1 else []
-    pieces = [np.clip(tokens, low, high) - low for low, high in zip(nodes[:-1], ends, strict=True)]
-    return np.stack(pieces, axis=1) if pieces else np.zeros((len(tokens), 0))
+    pieces = [np.clip(values, low, high) - low for low, high in zip(nodes[:-1], ends, strict=True)]
+    return np.stack(pieces, axis=1) if pieces else np.zeros((len(values), 0))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A piecewise linear price that never falls.
+
+    Attributes:
+        nodes: Where the slope changes, from 0, ascending; at least two.
+        slopes: Seconds of one more, between two nodes; the last slope goes on behind the end.
+    """
+
+    nodes: tuple[float, ...]
+    slopes: tuple[float, ...]
+    _at_nodes: list[float] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        pieces = zip(pairwise(self.nodes), self.slopes, strict=True)
+        values = accumulate((slope * (high - low) for (low, high), slope in pieces), initial=0.0)
+        object.__setattr__(self, "_at_nodes", list(values))
+
+    def __call__(self, value: float) -> float:
+        """Seconds of a value."""
+        place = min(bisect_right(self.nodes, value), len(self.slopes)) - 1
+        return self._at_nodes[place] + self.slopes[place] * (value - self.nodes[place])
+
+    def scaled(self, factor: float) -> "Curve":
+        """Prices that many times as high."""
+        return Curve(self.nodes, tuple(factor * slope for slope in self.slopes))
 
 
 @dataclass(frozen=True)
@@ -69,41 +114,33 @@ class Prices:
 
     Attributes:
         seconds: Of one of each of `COUNTS`; those that are left out cost nothing.
-        token_nodes: Tokens at which the slope changes, from 0, ascending.
-        token_slopes: Seconds a token between two nodes; the last slope goes on behind the end.
+        curves: Of `CURVED`; those that are left out cost nothing.
     """
 
     seconds: Mapping[str, float]
-    token_nodes: tuple[float, ...] = ()
-    token_slopes: tuple[float, ...] = ()
-    _at_nodes: list[float] = field(init=False, repr=False, compare=False)
+    curves: Mapping[str, Curve] = field(default_factory=dict)
     _prices: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    _curves: tuple[tuple[int, Curve], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        values = [0.0]
-        for (low, high), slope in zip(pairwise(self.token_nodes), self.token_slopes, strict=True):
-            values.append(values[-1] + slope * (high - low))
-        object.__setattr__(self, "_at_nodes", values)
+        given = [(i, self.curves[name]) for i, name in enumerate(CURVED) if name in self.curves]
+        object.__setattr__(self, "_curves", tuple(given))
         object.__setattr__(self, "_prices", tuple(self.seconds.get(n, 0.0) for n in COUNTS))
 
     def __call__(self, shape: StepShape) -> float:
         """Seconds of a step."""
-        total = self.of_tokens(shape.num_tokens)
+        total = 0.0
         for price, count in zip(self._prices, counts(shape), strict=True):
             total += price * count
+        if self._curves:
+            values = curved(shape)
+            for place, curve in self._curves:
+                total += curve(values[place])
         return total
 
     def scaled(self, factor: float) -> "Prices":
         """Prices that many times as high."""
         return Prices(
             {name: factor * price for name, price in self.seconds.items()},
-            self.token_nodes,
-            tuple(factor * slope for slope in self.token_slopes),
+            {name: curve.scaled(factor) for name, curve in self.curves.items()},
         )
-
-    def of_tokens(self, tokens: float) -> float:
-        """Seconds of a number of tokens."""
-        if not self.token_slopes:
-            return 0.0
-        place = min(bisect_right(self.token_nodes, tokens), len(self.token_slopes)) - 1
-        return self._at_nodes[place] + self.token_slopes[place] * (tokens - self.token_nodes[place])

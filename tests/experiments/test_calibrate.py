@@ -12,6 +12,7 @@ import pytest
 from experiments import validate as validation
 from experiments.calibrate import main as calibrate
 from experiments.calibration_session import CalibrateSettings, median_steps
+from experiments.steady_cpus import SteadyCpus
 from experiments.validate import main as validate
 from experiments.validation import runs
 from experiments.validation.plan import Plan
@@ -31,6 +32,7 @@ SHORT = [
     "calibrate.repeats=1",
     "calibrate.serve_s=0.1",
     "calibrate.disturbed=64",
+    "calibrate.slowed=64",
 ]
 
 
@@ -67,7 +69,10 @@ def test_a_calibration_leaves_its_measurements(calibrated: Path) -> None:
     assert {step.source for step in grid} == {"grid/0", "grid/1"}
     assert len(grid) == 2 * calibration.facts["grid_points"]
     assert calibration.facts["steps"]["grid"] == calibration.facts["grid_points"]
-    assert all(step.host_s > 0 for step in read_steps(calibrated / "run_1.csv"))
+    recorded = read_steps(calibrated / "run_1.csv")
+    assert {step.source for step in recorded} == {"first/1", "run/1"}
+    assert all((step.host_s > 0) == (step.source == "run/1") for step in recorded)
+    assert all(step.shape.prefills for step in recorded if step.source == "first/1")
     assert "Microseconds" in (calibrated / "report.html").read_text()
 
 
@@ -134,6 +139,7 @@ VALIDATE = [
     "validate.seconds=0.5",
     "validate.runs=3",
     "validate.disturbed=64",
+    "validate.slowed=64",
 ]
 
 
@@ -167,7 +173,9 @@ def test_rounds_of_the_calibration_stand_between_the_runs(
     known = Calibration.load(calibrated / "calibration.json")
     seen: list[str | int] = []
 
-    def calibrate_more(config: Any, folder: Path, settings: CalibrateSettings) -> None:
+    def calibrate_more(
+        config: Any, folder: Path, settings: CalibrateSettings, cpus: SteadyCpus
+    ) -> None:
         seen.append(settings.rounds)
         facts = {**known.facts, "rounds": settings.rounds}
         replace(known, facts=facts).save(folder / "calibration.json")
@@ -175,7 +183,7 @@ def test_rounds_of_the_calibration_stand_between_the_runs(
     monkeypatch.setattr(validation, "calibrate", calibrate_more)
     monkeypatch.setattr(validation, "_capacity", lambda plan, folder: 10.0)
     monkeypatch.setattr(
-        runs, "run_on_engine", lambda folder, config, settings: seen.append(folder.parent.name)
+        runs, "run_on_engine", lambda folder, *rest: seen.append(folder.parent.name)
     )
     settings = ValidateSettings(loads=(0.5, 1.5), policies=("chunked_prefill", "static_batching"))
     plan = Plan([*model, *LIMITS, "workload=validation"], settings)

@@ -38,6 +38,7 @@ SMALL = [
     "vllm.max_num_seqs=4",
     "vllm.max_num_batched_tokens=64",
     "vllm.tries=1",
+    "vllm.disturbed=64",
     "workload.num_requests=12",
     "progress=false",
 ]

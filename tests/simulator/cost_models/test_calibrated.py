@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from simulator.calibration import Calibration, fit
+from simulator.calibration.terms import Curve
 from simulator.cost_models.calibrated import CalibratedCostModel
 from simulator.hardware import HardwareConfig
 from simulator.model_config import ModelConfig
@@ -39,8 +40,8 @@ def test_the_longest_decode_is_asked_for_where_it_has_a_price(file: Path) -> Non
     assert not CalibratedCostModel(str(file)).wants_longest_decode
     path = file.with_name("padded.json")
     calibration = Calibration.load(file)
-    seconds = {**calibration.device.seconds, "decode_padding": 1e-6}
-    device = replace(calibration.device, seconds=seconds)
+    curves = {**calibration.device.curves, "decode_padding": Curve((0.0, 2000.0), (1e-6,))}
+    device = replace(calibration.device, curves=curves)
     largest = {**calibration.largest, "decode_padding": 2000.0}
     replace(calibration, device=device, largest=largest).save(path)
     model = CalibratedCostModel(str(path))

@@ -1,0 +1,68 @@
+"""CPUs are kept awake and watched while a block runs, and let go after it."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.machine_watch import Disturbance
+from experiments.steady_cpus import SteadyCpus, _slowed
+
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="CPUs are told apart on Linux")
+
+
+@needs_linux
+def test_helpers_run_beside_the_block_and_end_with_it() -> None:
+    before = os.sched_getaffinity(0)
+    with SteadyCpus(1) as cpus:
+        assert os.sched_getaffinity(0) == {max(before)}
+        pids = [helper.pid for helper in cpus._helpers]
+        since, end = time.monotonic(), time.monotonic() + 30
+        while cpus.slowed(since) is None:
+            assert time.monotonic() < end, "the CPU's pace was never told"
+            time.sleep(0.05)
+        assert cpus.slowed(since) >= 0.0
+        assert cpus.helpers_cpu_s() > 0.0
+        assert os.sched_getscheduler(pids[0]) == os.SCHED_IDLE
+    assert os.sched_getaffinity(0) == before
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_without_cpus_nothing_is_done_and_nothing_known() -> None:
+    with SteadyCpus(0) as cpus:
+        assert cpus.slowed(0.0) is None
+        assert cpus.helpers_cpu_s() == 0.0
+        seen = cpus.watch().seen()
+    assert seen.slowed is None
+    assert cpus.wait(disturbed=1e9, slowed=0.0, patience_s=0.0) == Disturbance()
+
+
+def test_a_slow_time_is_told_from_the_best(tmp_path: Path) -> None:
+    file = tmp_path / "pace"
+    rng = np.random.default_rng(3)
+    times = np.arange(0, 40, 0.2)
+    took = np.where(times < 20, 5e5, 6e5) * rng.uniform(1.0, 1.02, len(times))
+    took[::25] *= 4  # something came between
+    rows = [f"{at:.3f} {int(ns)}" for at, ns in zip(times, took, strict=True)]
+    file.write_text("\n".join(rows) + "\n40.0")  # a line that is being written
+    assert _slowed(file, 0.0) == pytest.approx(0.1, abs=0.04)
+    assert _slowed(file, 20.0) == pytest.approx(0.2, abs=0.03)
+    assert _slowed(file, 39.9) is None  # too little to say anything
+    assert _slowed(tmp_path / "none", 0.0) is None
+
+
+def test_what_is_not_known_does_not_disturb() -> None:
+    assert Disturbance(None, None).is_within(0.0, 0.0)
+    assert Disturbance(0.1, 0.02).is_within(0.15, 0.05)
+    assert not Disturbance(0.2, 0.02).is_within(0.15, 0.05)
+    assert not Disturbance(0.1, 0.06).is_within(0.15, 0.05)
+    assert Disturbance(0.1, 0.3).harm > Disturbance(0.1, 0.0).harm
+
+
+def test_the_worst_of_several_is_that_of_each_kind() -> None:
+    several = [Disturbance(0.1, None), Disturbance(None, 0.2), Disturbance(0.3, 0.1)]
+    assert Disturbance.most(several) == Disturbance(0.3, 0.2)
+    assert Disturbance.most([]) == Disturbance()
