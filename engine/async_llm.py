@@ -16,6 +16,7 @@ from typing import Any
 from engine.core_keeper import CoreKeeper
 from engine.core_messages import CoreInfo, StepOutputs, StepStats
 from engine.core_requests import PreparedRequest
+from engine.core_signs import SignsOfLife
 from engine.detokenizer import decoder_factory
 from engine.input_processor import Prompt
 from engine.listeners import Listeners
@@ -114,9 +115,9 @@ class AsyncLLM:
         return self._core.why_dead
 
     @property
-    def silence_s(self) -> float:
-        """Seconds since the core's process gave a sign of life; below 1 but where it is stopped."""
-        return self._core.silence_s
+    def signs(self) -> SignsOfLife:
+        """The core's signs of life; where no core serves, there is no silence."""
+        return self._core.signs
 
     async def prepare(
         self,

@@ -24,6 +24,7 @@ from engine.core_messages import (
     StepOutputs,
     rows_of,
 )
+from engine.core_signs import SignsOfLife
 from engine.errors import SHUT_DOWN, EngineDeadError, InputError, one_line
 from engine.served_core import CoreSpec
 from workbench.errors import WorkbenchError
@@ -90,9 +91,9 @@ class CoreClient:
                 await self.kill()
 
     @property
-    def silence_s(self) -> float:
-        """See AsyncLLM."""
-        return self._host.silence_s
+    def signs(self) -> SignsOfLife:
+        """What the core tells of its life."""
+        return self._host.signs
 
     def send(self, message: FrontMessage) -> None:
         """Send; what is sent to a dead core is lost."""

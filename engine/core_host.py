@@ -8,7 +8,6 @@ import asyncio
 import multiprocessing
 import signal
 import threading
-import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,6 +15,7 @@ import zmq
 
 from engine.core_channel import Addresses, CoreChannel, CoreKilled, private_addresses
 from engine.core_process import run_core, serve_core
+from engine.core_signs import SignsOfLife
 from engine.served_core import CoreSpec
 
 OnEnd = Callable[[], None]
@@ -27,10 +27,12 @@ class CoreHost(Protocol):
     Attributes:
         addresses: Of the line to it.
         context: Of the front's sockets.
+        signs: What the core tells of its life; a thread's does not beat.
     """
 
     addresses: Addresses
     context: "zmq.Context[zmq.Socket[bytes]]"
+    signs: SignsOfLife
 
     def start(self, on_end: OnEnd) -> None:
         """Begin; `on_end` is called in the running event loop once the core is gone."""
@@ -44,11 +46,6 @@ class CoreHost(Protocol):
     @property
     def may_have_told(self) -> bool:
         """Whether it had the time to say why it ended."""
-        ...
-
-    @property
-    def silence_s(self) -> float:
-        """Seconds since its process gave a sign of life, which it does however busy it is."""
         ...
 
     def kill(self) -> None:
@@ -71,10 +68,10 @@ class ProcessHost:
         self.addresses = private_addresses()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         spawn = multiprocessing.get_context("spawn")
-        self._heartbeat = spawn.Value("d", 0.0, lock=False)
+        self.signs = SignsOfLife(lambda: spawn.Value("d", 0.0, lock=False))
         self._process = spawn.Process(
             target=run_core,
-            args=(spec, self.addresses, self._heartbeat),
+            args=(spec, self.addresses, self.signs),
             name="EngineCore",
             daemon=True,
         )
@@ -114,12 +111,6 @@ class ProcessHost:
         """Whether no signal ended it."""
         return (self._process.exitcode or 0) >= 0
 
-    @property
-    def silence_s(self) -> float:
-        """Seconds since the last sign of life; 0 before the first one."""
-        last = self._heartbeat.value
-        return max(time.perf_counter() - last, 0.0) if last else 0.0
-
     def kill(self) -> None:
         """SIGKILL."""
         self._process.kill()
@@ -141,9 +132,9 @@ class ThreadHost:
     """
 
     addresses = Addresses("inproc://to_core", "inproc://to_front")
-    silence_s = 0.0
 
     def __init__(self, spec: CoreSpec) -> None:
+        self.signs = SignsOfLife()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._spec = spec
         self._killed = threading.Event()
@@ -161,7 +152,7 @@ class ThreadHost:
     def _run(self) -> None:
         try:
             with CoreChannel(self.addresses, self.context, self._killed) as channel:
-                self._status = serve_core(self._spec, channel)
+                self._status = serve_core(self._spec, channel, self.signs)
         except CoreKilled:
             pass
         finally:

@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.core_client import CoreClient, OnStep
 from engine.core_messages import CoreInfo, FrontMessage
+from engine.core_signs import SignsOfLife
 from engine.errors import SHUT_DOWN, EngineDeadError
 from engine.served_core import CoreSpec
 from workbench.errors import WorkbenchError
@@ -98,9 +99,11 @@ class CoreKeeper:
             self._dead.set()
 
     @property
-    def silence_s(self) -> float:
-        """See AsyncLLM."""
-        return 0.0 if self._client is None or self.why_dead is not None else self._client.silence_s
+    def signs(self) -> SignsOfLife:
+        """What the core tells of its life; where none serves, nothing."""
+        if self._client is None or self.why_dead is not None:
+            return SignsOfLife()
+        return self._client.signs
 
     def check_alive(self) -> None:
         """Raise EngineDeadError unless a core serves."""

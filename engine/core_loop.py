@@ -27,6 +27,7 @@ from engine.core_messages import (
     rows_of,
 )
 from engine.core_requests import add_block_hashes
+from engine.core_signs import SignsOfLife
 from engine.errors import InputError, one_line
 from engine.served_core import ServedCore
 from engine.step_detail import StepWatcher
@@ -63,12 +64,16 @@ class CoreLoop:
     Args:
         served: The core.
         channel: Where messages come from and go to.
+        signs: Where it tells that it gets on; None: nowhere.
     """
 
-    def __init__(self, served: ServedCore, channel: Channel) -> None:
+    def __init__(
+        self, served: ServedCore, channel: Channel, signs: SignsOfLife | None = None
+    ) -> None:
         self._served = served
         self._core = served.core
         self._channel = channel
+        self._signs = signs or SignsOfLife()
         self._witness = StepWitness(served.core.executor)
         served.core.executor = self._witness
         self._watcher = StepWatcher()
@@ -78,12 +83,9 @@ class CoreLoop:
         self._grammars = None if served.grammars is None else GrammarQueue(served.grammars)
         self._told_queue = (0, 0)
         self._num_rows_ahead = 0
+        books = self._handles, self._requests
         self._reporter = StepReporter(
-            served.core.scheduler,
-            served.to_wall,
-            self._handles,
-            self._requests,
-            lambda: self._num_compiling,
+            served.core.scheduler, served.to_wall, *books, lambda: self._num_compiling
         )
         self._calls: Mapping[str, Callable[..., Any]] = {
             "reset_prefix_cache": served.core.scheduler.kv_cache_manager.reset_prefix_cache,
@@ -104,7 +106,7 @@ class CoreLoop:
 
     def _serve(self) -> None:
         while True:
-            for message in self._channel.receive(self._patience):
+            for message in self._receive():
                 if isinstance(message, Shutdown):
                     return
                 self._take(message)
@@ -117,6 +119,15 @@ class CoreLoop:
                 self._step()
             elif self._told_queue != self._queue:
                 self._tell(StepOutputs(queue=self._queue))
+
+    def _receive(self) -> list[FrontMessage]:
+        """The messages that are there; a loop without work rests until one comes."""
+        if self._core.has_work:
+            return self._channel.receive(self._patience)
+        self._signs.rest()
+        messages = self._channel.receive(self._patience)
+        self._signs.get_on()
+        return messages
 
     @property
     def _may_step(self) -> bool:
@@ -241,6 +252,8 @@ class CoreLoop:
             return
         model_output: ModelRunnerOutput = pending.result()
         scheduler_output, started = self._witness.in_flight.popleft()
+        if scheduler_output.total_num_scheduled_tokens:
+            self._signs.get_on()  # a step that computes nothing is no progress
         self._reporter.count_drafts(scheduler_output, model_output)
         try:
             step.send(model_output)
@@ -262,8 +275,7 @@ class CoreLoop:
         self._channel.send(message)
 
     def _knows(self, request: Request) -> bool:
-        handle = self._handles.get(request.request_id)
-        return handle is not None and self._requests[handle] is request
+        return self._requests.get(self._handles.get(request.request_id, -1)) is request
 
     def _forget(self, finished: list[Request]) -> None:
         for request in finished:

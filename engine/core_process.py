@@ -1,8 +1,8 @@
 """A core in its own process: how it begins, and the ways in which it ends.
 
 It ends when the front says so, when it fails, on SIGTERM, and when its parent is gone. Ctrl-C is
-the parent's affair. As long as the process runs it gives signs of life, however long a step takes.
-Knows signals and processes; what is served, the loop knows.
+the parent's affair. As long as the process runs it beats, however long a step takes. Knows signals
+and processes; what is served, and how it gets on, the loop knows.
 """
 
 import logging
@@ -11,14 +11,13 @@ import os
 import signal
 import sys
 import threading
-import time
 from multiprocessing.connection import wait
 from types import FrameType
-from typing import Protocol
 
 from engine.core_channel import Addresses, CoreChannel
 from engine.core_loop import CoreLoop
 from engine.core_messages import CoreFailed
+from engine.core_signs import SignsOfLife
 from engine.errors import one_line
 from engine.served_core import CoreSpec
 from workbench.errors import WorkbenchError
@@ -31,31 +30,21 @@ BEAT_S = 0.25
 """Seconds between two signs of life, and between two looks for the parent."""
 
 
-class Heartbeat(Protocol):
-    """The latest sign of life of a core's process, in memory that its parent reads.
-
-    Attributes:
-        value: Wall time, seconds; 0 before the first one.
-    """
-
-    value: float
-
-
-def run_core(spec: CoreSpec, addresses: Addresses, heartbeat: Heartbeat) -> None:
+def run_core(spec: CoreSpec, addresses: Addresses, signs: SignsOfLife) -> None:
     """Entry point of the process; returns never."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, _end)
     beating = threading.Thread(
-        target=_live_with_parent, args=(addresses, heartbeat), name="heartbeat", daemon=True
+        target=_live_with_parent, args=(addresses, signs), name="heartbeat", daemon=True
     )
     beating.start()
     with CoreChannel(addresses) as channel:
-        status = serve_core(spec, channel)
+        status = serve_core(spec, channel, signs)
     sys.exit(status)
 
 
-def serve_core(spec: CoreSpec, channel: CoreChannel) -> int:
+def serve_core(spec: CoreSpec, channel: CoreChannel, signs: SignsOfLife) -> int:
     """Make a core and serve it until it is told to end, or cannot go on; the exit status."""
     try:
         served = spec.make()
@@ -64,7 +53,7 @@ def serve_core(spec: CoreSpec, channel: CoreChannel) -> int:
         channel.send(_failure(error))
         return 1
     try:
-        CoreLoop(served, channel).run()
+        CoreLoop(served, channel, signs).run()
     except Exception as error:
         _report("the core cannot go on", error)
         channel.send(_failure(error))
@@ -90,15 +79,15 @@ def _end(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-def _live_with_parent(addresses: Addresses, heartbeat: Heartbeat) -> None:
+def _live_with_parent(addresses: Addresses, signs: SignsOfLife) -> None:
     """Give signs of life until the parent is gone, then end at once, whatever the process does."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
     pid = os.getppid()
-    heartbeat.value = time.perf_counter()
+    signs.beat()
     # a sibling may have inherited what the sentinel watches; the parent's id cannot be
     while not wait([parent.sentinel], BEAT_S) and os.getppid() == pid:
-        heartbeat.value = time.perf_counter()
+        signs.beat()
     addresses.remove_folder()
     os._exit(ORPHANED)

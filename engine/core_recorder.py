@@ -93,12 +93,15 @@ class RecordedCore(EngineCore):
         self._read_clock()  # a request that is ignored leaves the clock alone
         is_taken = self._core.add_request(request)
         self._recording.request(self._now, request, is_taken)
+        self._flush_at_rest()
         return is_taken
 
     def abort_requests(self, request_ids: Iterable[str]) -> list[Request]:
         ids = list(request_ids)
         self._recording.abort(self._read_clock(), ids)
-        return self._core.abort_requests(ids)
+        aborted = self._core.abort_requests(ids)
+        self._flush_at_rest()
+        return aborted
 
     def step(self) -> Step:
         step = self._core.step()
@@ -114,6 +117,7 @@ class RecordedCore(EngineCore):
         except StopIteration as done:
             outputs = done.value
             self._recording.update(self._now, answer, outputs.finished)
+            self._flush_at_rest()
             return outputs
         raise AssertionError("a step waits once")
 
@@ -123,8 +127,13 @@ class RecordedCore(EngineCore):
         self._recording.schedule(self._now, scheduler_output)
 
     def close(self) -> bytes:
-        """End the recording; the whole file."""
+        """End the recording; the whole of it, where it is in memory."""
         return self._recording.close(self._read_clock(), self.has_work)
+
+    def _flush_at_rest(self) -> None:
+        """What comes next may be long in coming."""
+        if not self.has_work:
+            self._recording.flush()
 
     def _read_clock(self) -> float:
         self._now = self.clock()

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from engine.build import EngineParts
+from engine.build import EngineParts, resolve_device
 from engine.loader import resolve_dtype
 
 
@@ -44,3 +44,8 @@ def _name(device: torch.device) -> str | None:
 
 def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def num_cpu_threads(device: str) -> int:
+    """Threads that compute a model on the device of that name; 0 where a GPU computes it."""
+    return torch.get_num_threads() if resolve_device(device).type == "cpu" else 0

@@ -7,7 +7,7 @@ limits and parameters; knows no core and no answer.
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sized
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import count
 from numbers import Integral, Real
 from types import UnionType
@@ -21,6 +21,7 @@ from engine.core_messages import CoreInfo
 from engine.core_requests import PreparedRequest, answers_of
 from engine.errors import SHUT_DOWN, EngineDeadError, InputError, one_line
 from engine.input_processor import InputProcessor, ProcessedInput, Prompt
+from engine.long_decoding import decode_long
 from engine.model_text import ModelText
 from engine.remote_request import RemoteRequest
 from engine.tokenizer import Messages, apply_chat_template
@@ -52,6 +53,8 @@ class RequestPreparer:
         # short texts are quickest one after the other
         self._thread = ThreadPoolExecutor(1, "text")
         self._long_threads = ThreadPoolExecutor(NUM_LONG_TEXTS, "long-text", step_back)
+        # who works on token ids needs the interpreter, which several would keep from the loop
+        self._ids_thread = ThreadPoolExecutor(1, "long-ids")
         self._handles = count(1)
         self._encode = msgspec.msgpack.Encoder(enc_hook=_plain_number).encode
         self._is_shut_down = False
@@ -143,7 +146,8 @@ class RequestPreparer:
     async def detokenize(self, token_ids: list[int], skip_special_tokens: bool) -> str:
         """See AsyncLLM.detokenize."""
         self._require_tokenizer()
-        return await self._run(len(token_ids), self._decode, token_ids, skip_special_tokens)
+        threads = self._thread if len(token_ids) < LONG_TEXT else self._ids_thread
+        return await self._run_in(threads, self._decode, token_ids, skip_special_tokens)
 
     async def render_chat(self, messages: Messages, options: Mapping[str, Any]) -> str:
         """See AsyncLLM.render_chat."""
@@ -153,7 +157,7 @@ class RequestPreparer:
     def shutdown(self) -> None:
         """End the thread; what waits for it raises EngineDeadError."""
         self._is_shut_down = True
-        for threads in (self._thread, self._long_threads):
+        for threads in (self._thread, self._long_threads, self._ids_thread):
             threads.shutdown(wait=False, cancel_futures=True)
 
     async def _process(self, prompt: Prompt, params: SamplingParams) -> ProcessedInput:
@@ -188,11 +192,14 @@ class RequestPreparer:
 
     async def _run(self, length: int, function: Callable[..., T], *args: Any) -> T:
         """Work on a text of so many characters, beside the event loop."""
+        threads = self._thread if length < LONG_TEXT else self._long_threads
+        return await self._run_in(threads, function, *args)
+
+    async def _run_in(self, threads: Executor, function: Callable[..., T], *args: Any) -> T:
         if self._is_shut_down:
             raise EngineDeadError(SHUT_DOWN)
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         try:
-            threads = self._thread if length < LONG_TEXT else self._long_threads
             return await loop.run_in_executor(threads, function, *args)
         except asyncio.CancelledError:
             if self._is_shut_down and task is not None and not task.cancelling():
@@ -206,13 +213,7 @@ class RequestPreparer:
 
     def _decode(self, token_ids: list[int], skip_special_tokens: bool) -> str:
         self._inputs.check_vocabulary(token_ids, "tokens has")
-        return str(
-            self._inputs.tokenizer.decode(
-                token_ids,
-                skip_special_tokens=skip_special_tokens,
-                clean_up_tokenization_spaces=False,
-            )
-        )
+        return decode_long(self._inputs.tokenizer, token_ids, skip_special_tokens)
 
 
 def _size_of(prompt: Prompt) -> tuple[int, bool]:

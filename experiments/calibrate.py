@@ -88,17 +88,15 @@ def calibrate(
 
 
 def num_cpus(config: DictConfig) -> int:
-    """CPUs that the engine computes on; 0 where it computes on a GPU."""
+    """CPUs that the engine computes on; 0 where it computes on a GPU, or is none."""
     from experiments.assemble import part
 
     backend = part(config, "backend")
     if not isinstance(backend, EngineBackend):
         return 0
-    import torch
+    from engine.engine_facts import num_cpu_threads
 
-    from engine.build import resolve_device
-
-    return torch.get_num_threads() if resolve_device(backend.device).type == "cpu" else 0
+    return num_cpu_threads(backend.device)
 
 
 def _seconds_before(file: Path) -> float:

@@ -4,7 +4,8 @@
         runs the engine with these settings, as experiments.run does, and replays the run
     python -m experiments.parity run=FOLDER [changes] [hydra.run.dir=OUT]
         replays every recording in the folder: of runs with backend.record=true, on this machine or
-        on another one; neither torch nor the model is needed
+        on another one; neither torch nor the model is needed. Of a run whose process was killed,
+        all that was written
 
 Changes are settings that shall differ from the recorded ones (scheduler.NAME=VALUE,
 cache.NAME=VALUE, num_blocks=N, queue=OPTION …): the first step that they change is named. OUT gets
@@ -151,6 +152,7 @@ def _row(replayed: Replayed) -> dict[str, Any]:
     result, difference = replayed.result, replayed.result.difference
     return {
         "recording": str(replayed.path),
+        "is_whole": replayed.recording.is_whole,
         "steps_recorded": result.num_recorded,
         "steps_compared": result.num_compared,
         "steps_equal": result.num_equal,

@@ -39,6 +39,8 @@ def brief(replayed: "Replayed") -> str:
     line = f"{replayed.path.parent}: {result.num_equal:,} of {result.num_recorded:,} steps equal"
     if result.difference is not None:
         line += f"; first difference: {told(result.difference)}"
+    if not replayed.recording.is_whole:
+        line += "; the recording has no end, as its writer was killed or the file was cut off"
     return line
 
 
@@ -116,8 +118,12 @@ def _runs(rows: Sequence[Mapping[str, Any]]) -> Table:
         "preemptions": "preemptions",
         "prefix_hit_tokens": "prefix hits (tokens)",
     }
-    cells = [[_folder(row), *(row[name] for name in columns)] for row in rows]
-    return Table("A row a recorded run.", ["run", *columns.values()], cells)
+    cells = [[*_place(row), *(row[name] for name in columns)] for row in rows]
+    return Table("A row a recorded run.", ["run", "recording", *columns.values()], cells)
+
+
+def _place(row: Mapping[str, Any]) -> tuple[str, str]:
+    return _folder(row), "whole" if row["is_whole"] else "without its end"
 
 
 def _folder(row: Mapping[str, Any]) -> str:

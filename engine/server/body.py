@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import Request
 
 from engine.server.errors import ApiError
@@ -24,7 +24,11 @@ MAX_SHOWN_CHARS = 100
 
 
 async def read_json(
-    request: Request, schema: type[Schema], max_bytes: int, long_list: str = ""
+    request: Request,
+    schema: type[Schema],
+    max_bytes: int,
+    long_list: str = "",
+    items: TypeAdapter[list[int]] | None = None,
 ) -> Schema:
     """The body as a schema.
 
@@ -32,7 +36,8 @@ async def read_json(
         request: Of HTTP.
         schema: What it should be.
         max_bytes: Longest body.
-        long_list: Field of any value that may hold very many integers.
+        long_list: Field that may hold very many integers.
+        items: What it must be; None: any value.
 
     Raises:
         ApiError: 400, 413 or 415.
@@ -55,7 +60,7 @@ async def read_json(
     body = await _read(request, max_bytes)
     try:
         if long_list and len(body) >= LARGE:
-            return await asyncio.to_thread(read_with_list, schema, body, long_list)
+            return await asyncio.to_thread(read_with_list, schema, body, long_list, items)
         return await off_loop(len(body), schema.model_validate_json, body)
     except ValidationError as error:
         raise _refusal(error) from None

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from engine.server.context import ServerContext
 from engine.server.errors import unavailable
+from engine.server.silence import silence_of
 from engine.server.version import version
 
 
@@ -25,17 +26,15 @@ class Health:
         self._context = context
 
     async def health(self) -> Response:
-        """200 while the engine core lives, also while the server drains."""
+        """200 while the engine core lives and gets on, also while the server drains."""
         llm, settings = self._context.llm, self._context.settings
         if not llm.is_alive:
             reason = llm.why_dead or "the engine core is not running"
             raise unavailable(reason, settings.retry_after)
-        silence, limit = llm.silence_s, settings.max_core_silence
-        if limit and silence > limit:
+        silence = silence_of(llm, settings.max_step_time)
+        if silence.is_longer(settings.max_core_silence):
             raise unavailable(
-                f"the engine core's process {llm.info.pid} has given no sign of life for "
-                f"{silence:.1f} s (max_core_silence={limit:g}): it is stopped or hangs; let it go "
-                "on (SIGCONT), or kill it",
+                f"{silence.what} (max_core_silence={settings.max_core_silence:g}): {silence.cure}",
                 settings.retry_after,
             )
         return Response()

@@ -9,6 +9,7 @@ import gc
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
@@ -66,12 +67,14 @@ async def run_server(
     # what is there now stays: the collector of cycles need not look at it while streams run
     gc.collect()
     gc.freeze()
+    # to read what is large takes the interpreter, which several threads would keep from the loop
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1, "large"))
     sockets = None if settings.uds else [bind(settings.host, settings.port)]
     stop = stop or Stop()
     stop.listen()
     supervisors = [asyncio.create_task(supervise(llm, settings.max_core_restarts))]
     if settings.restart_silence:
-        supervisors.append(asyncio.create_task(kill_silent(llm, settings.restart_silence)))
+        supervisors.append(asyncio.create_task(kill_silent(llm, settings)))
     files = asyncio.create_task(OpenFiles().watch())
     try:
         async with _listening(app, settings, sockets) as serving:

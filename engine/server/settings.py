@@ -35,8 +35,11 @@ class ServerSettings:
         max_answers: Most answers of one HTTP request: prompts times n.
         drain_timeout: Seconds that open requests may take to end after SIGTERM.
         max_core_restarts: Times that a dead engine core is started again.
-        max_core_silence: Seconds without a sign of life of the engine core's process after which
-            /health says 503; 0: never. Long steps are no silence.
+        max_step_time: Seconds that one step of the engine core may take; a longer one is silence,
+            from its beginning. 0: any. Steps of a simulation slower than time may take as much
+            longer.
+        max_core_silence: Seconds of silence of the engine core, whose process stands still or whose
+            step takes too long, after which /health says 503; 0: never.
         restart_silence: Seconds of silence after which the core's process is killed and counts as
             dead; 0: never.
         retry_after: Seconds that a client is told to wait after a 503.
@@ -70,6 +73,7 @@ class ServerSettings:
     max_answers: int = 1024
     drain_timeout: float = 30.0
     max_core_restarts: int = 0
+    max_step_time: float = 300.0
     max_core_silence: float = 10.0
     restart_silence: float = 0.0
     retry_after: int = 1
@@ -81,7 +85,7 @@ class ServerSettings:
     def __post_init__(self) -> None:
         check_types(self)
         at_least(self, 0, "port", "max_queue", "drain_timeout", "max_core_restarts", "retry_after")
-        at_least(self, 0, "max_core_silence", "restart_silence")
+        at_least(self, 0, "max_step_time", "max_core_silence", "restart_silence")
         at_least(self, 1, "max_body_bytes", "max_answers", "timeout_keep_alive")
         at_least(self, -1, "max_logprobs")
         one_of(self, "log_level", LEVELS)

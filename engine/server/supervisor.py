@@ -7,6 +7,8 @@ import asyncio
 import logging
 
 from engine.async_llm import AsyncLLM
+from engine.server.settings import ServerSettings
+from engine.server.silence import silence_of
 from workbench.errors import WorkbenchError
 
 logger = logging.getLogger(__name__)
@@ -49,19 +51,25 @@ async def supervise(llm: AsyncLLM, max_restarts: int, first_pause: float = 0.1) 
     )
 
 
-async def kill_silent(llm: AsyncLLM, longest_s: float) -> None:
-    """Kill an engine core whenever its process gives no sign of life; runs until it is cancelled.
+async def kill_silent(llm: AsyncLLM, settings: ServerSettings) -> None:
+    """Kill an engine core whenever it is silent for too long; runs until it is cancelled.
+
+    It must be so at two looks: after a pause of the whole machine or container, the first one sees
+    a core that had no chance to give a sign.
 
     Args:
         llm: The engine; who starts its core again is another's affair.
-        longest_s: Seconds of silence, above 0.
+        settings: restart_silence, above 0, and max_step_time.
     """
+    pause = min(settings.restart_silence / 4, LOOK_S)
+    was_silent = False
     while True:
-        await asyncio.sleep(min(longest_s / 4, LOOK_S))
-        if llm.silence_s > longest_s:
-            logger.error(
-                "the engine core's process has given no sign of life for %.1f s and is killed",
-                llm.silence_s,
-            )
+        await asyncio.sleep(pause)
+        silence = silence_of(llm, settings.max_step_time)
+        is_silent = silence.is_longer(settings.restart_silence)
+        if is_silent and was_silent:
+            logger.error("%s: it is killed", silence.what)
             llm.kill_core()
             await llm.wait_dead()
+            is_silent = False
+        was_silent = is_silent

@@ -4,7 +4,6 @@ Knows the two endpoints; the tokenizer is the engine's.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any
 
 import msgspec
@@ -12,16 +11,18 @@ from pydantic import Discriminator, RootModel, Tag
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine.server.body import off_loop, read_json
+from engine.server.body import LARGE, off_loop, read_json
 from engine.server.chat_prompt import render_chat
 from engine.server.context import ServerContext
 from engine.server.disconnect import while_connected
 from engine.server.errors import ApiError
 from engine.server.schemas.tokenization import (
+    TOKEN_IDS,
     DetokenizeRequest,
     TokenizeChatRequest,
     TokenizeCompletionRequest,
 )
+from engine.token_ids import first_outside
 
 
 def _kind(body: Any) -> str:
@@ -59,19 +60,20 @@ class Tokenization:
     async def detokenize(self, request: Request) -> Response:
         """The text of token ids."""
         context = self._context
-        body = await read_json(request, DetokenizeRequest, context.settings.max_body_bytes)
+        limit = context.settings.max_body_bytes
+        body = await read_json(request, DetokenizeRequest, limit, "tokens", TOKEN_IDS)
         context.check_model(body.model or None)
         vocab_size = context.llm.info.vocab_size
-        largest = await off_loop(len(body.tokens), partial(max, body.tokens, default=0))
-        if largest >= vocab_size:
+        wrong = await off_loop(len(body.tokens), first_outside, body.tokens, vocab_size)
+        if wrong is not None:
             raise ApiError(
                 400,
-                f"tokens holds {largest}, outside the model's vocabulary of {vocab_size}: use ids "
+                f"tokens holds {wrong}, outside the model's vocabulary of {vocab_size}: use ids "
                 f"from 0 to {vocab_size - 1}",
                 "tokens",
             )
         text = await while_connected(request.receive, context.llm.detokenize(body.tokens))
-        return _json({"prompt": text})
+        return await off_loop(len(text), _text_answer, text)
 
     async def _tokenize(self, body: TokenizeChatRequest | TokenizeCompletionRequest) -> Response:
         context = self._context
@@ -94,6 +96,13 @@ class Tokenization:
     def _strings(self, token_ids: Sequence[int]) -> list[str]:
         tokenizer = self._context.llm.tokenizer
         return [str(token) for token in tokenizer.convert_ids_to_tokens(list(token_ids))]
+
+
+def _text_answer(text: str) -> Response:
+    """As `_json({"prompt": text})`, and others get their turn while a long text is written."""
+    parts = [text[start : start + LARGE] for start in range(0, len(text), LARGE)]
+    written = [msgspec.json.encode(part)[1:-1] for part in parts]
+    return Response(b'{"prompt":"%s"}' % b"".join(written), media_type="application/json")
 
 
 def _json(content: dict[str, Any]) -> Response:

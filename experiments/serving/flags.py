@@ -163,16 +163,24 @@ def _add_operation(parser: FlagParser) -> None:
         dest="server.max_core_silence",
         type=float,
         metavar="S",
-        help="/health says 503 once the engine's process has given no sign of life for S seconds;"
-        " long steps are no silence; 0: never [10]",
+        help="/health says 503 once the engine's process has given no sign of life for S seconds,"
+        " or is in a step longer than --max-step-time; 0: never [10]",
+    )
+    add(
+        "--max-step-time",
+        dest="server.max_step_time",
+        type=float,
+        metavar="S",
+        help="a step that takes longer counts as silence, from its beginning; more for long prompts"
+        " on slow processors; 0: any [300]",
     )
     add(
         "--restart-silence",
         dest="server.restart_silence",
         type=float,
         metavar="S",
-        help="kill the engine's process after S seconds of silence, so that --max-core-restarts"
-        " starts another one; 0: never [0]",
+        help="kill the engine's process after S seconds of silence (a step may take"
+        " --max-step-time), so that --max-core-restarts starts another one; 0: never [0]",
     )
 
 
@@ -251,8 +259,8 @@ def _add_observability(parser: FlagParser) -> None:
     add(
         "--record",
         metavar="FOLDER",
-        help="engine: leave a recording of all requests and decisions when the server ends, for"
-        " python -m experiments.parity run=FOLDER (it is kept in memory until then)",
+        help="engine: record all requests and decisions there as they come, for"
+        " python -m experiments.parity run=FOLDER",
     )
     add(
         "--record-steps",

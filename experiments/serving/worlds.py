@@ -61,7 +61,7 @@ def _served(assembly: Any, settings: Mapping[str, Any]) -> "ServedCore":
         return served
     from experiments.serving.recorded import recorded
 
-    return recorded(served, assembly.new_recording(), Path(folder))
+    return recorded(served, assembly.new_recording, Path(folder))
 
 
 def _ending(parts: Any, record_steps: str | None) -> Callable[[], None]:

@@ -32,6 +32,8 @@ def replayed_run(path: Path, window: Window) -> RecordedRun:
     witness = _Witness(recording, run, window)
     result = Replay(recording, policies_of(settings), on_step=witness.on_step).run()
     run.num_steps = result.num_recorded
+    if not recording.is_whole:
+        run.notes.append("The recording has no end: the process that wrote it was killed.")
     if result.difference is not None:
         run.num_steps = result.difference.step
         run.notes.append(

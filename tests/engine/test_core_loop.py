@@ -20,6 +20,7 @@ from engine.core_messages import (
     Shutdown,
     StepOutputs,
 )
+from engine.core_signs import SignsOfLife
 from engine.served_core import core_info
 from engine.wire_params import params_to_wire
 from tests.engine.served import EOS, VOCAB_SIZE, scripted_core
@@ -222,3 +223,43 @@ def test_the_longest_prompt_of_a_core_is_known() -> None:
             scripted_core({"num_blocks": num_blocks}).core, world="engine", vocab_size=VOCAB_SIZE
         )
         assert info.max_prompt_tokens == longest
+
+
+class NotedSigns(SignsOfLife):
+    """Signs of life in words, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def get_on(self) -> None:
+        self.told.append("on")
+
+    def rest(self) -> None:
+        self.told.append("rest")
+
+
+@ASYNC
+def test_a_loop_tells_that_it_gets_on(is_async: bool) -> None:
+    signs, line = NotedSigns(), Line(add(1, [1, 2], 3))
+    with pytest.raises(NothingComesError):
+        CoreLoop(scripted_core({"async_scheduling": is_async}), line, signs).run()
+    # three tokens are three steps; it rests before them and after them
+    steps = sum(bool(step.handles) for step in line.steps)
+    assert steps == 3
+    assert signs.told == ["rest", "on", *["on"] * steps, "rest"]
+
+
+def test_turns_that_compute_nothing_are_no_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    served, signs, line = scripted_core({}), NotedSigns(), Line(add(1, [1, 2], 3))
+    turns = iter(range(20))
+
+    def before() -> None:
+        if next(turns, None) is None:
+            raise NothingComesError
+
+    line.before = before
+    monkeypatch.setattr(served.core, "step", lambda: iter(()))
+    with pytest.raises(NothingComesError):
+        CoreLoop(served, line, signs).run()
+    assert signs.told == ["rest", "on"]

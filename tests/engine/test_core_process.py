@@ -189,21 +189,24 @@ def test_a_stopped_process_is_silent_and_one_in_a_long_step_is_not() -> None:
         assert llm._core._client is not None
         host = llm._core._client._host
         assert isinstance(host, ProcessHost)
-        beats = host._heartbeat
+        beats = host.signs._beat
         pid = llm.info.pid
         os.kill(pid, signal.SIGSTOP)
-        await until(lambda: llm.silence_s > 4 * BEAT_S)
+        await until(lambda: llm.signs.silence_s > 4 * BEAT_S)
         os.kill(pid, signal.SIGCONT)
-        await until(lambda: llm.silence_s < 2 * BEAT_S)
+        await until(lambda: llm.signs.silence_s < 2 * BEAT_S)
+        assert llm.signs.stall_s == 0.0
         # a step that takes an hour
         task = asyncio.create_task(collect(llm.generate("x", ask(3), "r")))
         await until(lambda: llm.num_unfinished_requests == 1)
         for _ in range(3):
             last = beats.value
             await until(lambda last=last: beats.value > last)
+        # the loop tells that it is still in it
+        assert llm.signs.stall_s > BEAT_S
         llm.kill_core()
         await llm.wait_dead()
-        assert llm.silence_s == 0.0
+        assert llm.signs.silence_s == llm.signs.stall_s == 0.0
         with pytest.raises(EngineDeadError, match="SIGKILL"):
             await task
 

@@ -15,6 +15,8 @@ comes a line an event, in the order of the calls:
                grammar ended an answer, after how many tokens, and why if it could not go on
     end        of the recording, and whether there was work left
 
+A file without an end is that of a process that was killed: it is read up to its last whole line.
+
 `now` is what the core's clock said in that call, seconds. Numbers are written so that they are read
 back to the last bit.
 """
@@ -31,7 +33,7 @@ from workbench.recording.events import (
 )
 from workbench.recording.lines import SAME, ScheduleLines, answer_values
 from workbench.recording.reader import read_recording
-from workbench.recording.writer import RecordingWriter
+from workbench.recording.writer import RecordingSink, RecordingWriter
 
 __all__ = [
     "SAME",
@@ -40,6 +42,7 @@ __all__ = [
     "Event",
     "RecordedSettings",
     "Recording",
+    "RecordingSink",
     "RecordingWriter",
     "RequestEvent",
     "ScheduleEvent",

@@ -141,7 +141,17 @@ Event = RequestEvent | AbortEvent | ScheduleEvent | UpdateEvent | EndEvent
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A recording that has been read."""
+    """A recording that has been read.
+
+    Attributes:
+        settings: Of the scheduler that was recorded.
+        events: In the order of the calls.
+    """
 
     settings: RecordedSettings
     events: list[Event]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has its end: the process that wrote it was not killed."""
+        return bool(self.events) and isinstance(self.events[-1], EndEvent)

@@ -4,6 +4,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 from workbench.config import CacheConfig, SchedulerConfig
@@ -21,34 +22,48 @@ from workbench.recording.events import (
     UpdateEvent,
 )
 
+MOST_ZEROS = 8
+"""Zero bytes that a whole file may end with; after a crash of the system it may end with many."""
+
 
 def read_recording(path: Path) -> Recording:
-    """Read a recording.
+    """Read a recording; of one that is cut off, as its writer was killed, what there is of it.
 
     Raises:
-        ConfigError: It is missing, cut off, of another format or no recording.
+        ConfigError: It is missing, cut off in its first line, of another format or no recording.
     """
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as file:
-            settings = _settings(path, file.readline())
-            events = _with_grammar_ends(list(_events(file)))
+        lines = _whole_lines(path.read_bytes())
+        settings = _settings(path, next(lines, None))
+        events = _with_grammar_ends(list(_events(lines)))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: record a run first") from None
-    except (EOFError, zlib.error) as error:
-        raise ConfigError(f"{path} is cut off ({error}): copy it again") from None
     except ConfigError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path} is no recording ({type(error).__name__}: {error})") from None
-    if not events or not isinstance(events[-1], EndEvent):
-        raise ConfigError(f"{path} has no end: the run that wrote it was broken off")
     steps = [event.step for event in events if isinstance(event, ScheduleEvent)]
     if steps != list(range(len(steps))):
         raise ConfigError(f"{path} does not begin with the first step: record a fresh engine")
     return Recording(settings, events)
 
 
-def _settings(path: Path, line: str) -> RecordedSettings:
+def _whole_lines(data: bytes) -> Iterator[str]:
+    """The lines of a compressed file, up to where it was cut off."""
+    written = data.rstrip(b"\0")
+    if len(data) - len(written) > MOST_ZEROS:
+        data = written
+    try:
+        with gzip.open(BytesIO(data), "rb") as lines:
+            for line in lines:
+                yield line.decode("utf-8")
+    except (EOFError, zlib.error):
+        return
+
+
+def _settings(path: Path, line: str | None) -> RecordedSettings:
+    if line is None:
+        raise ConfigError(f"{path} is cut off in its first line: copy it again, or record anew")
     header = json.loads(line)
     if (found := header.pop("format", None)) != FORMAT:
         raise ConfigError(f"{path} has the format {found!r}, and {FORMAT!r} is what is read here")

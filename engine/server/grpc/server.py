@@ -15,6 +15,7 @@ from engine.async_llm import AsyncLLM
 from engine.server.grpc.schema import SERVICE, Schema, load_schema
 from engine.server.grpc.service import WorkbenchService
 from engine.server.settings import ServerSettings
+from engine.server.silence import silence_of
 from engine.server.state import ServerState
 from workbench.errors import ConfigError
 
@@ -40,11 +41,11 @@ class GRPCServer:
         schema: Schema,
         server: Any,
         port: int,
-        max_core_silence: float,
+        settings: ServerSettings,
     ) -> None:
         self.port = port
         self._llm = llm
-        self._max_core_silence = max_core_silence
+        self._settings = settings
         self._state = state
         self._server = server
         self._is_serving: bool | None = None
@@ -84,7 +85,7 @@ class GRPCServer:
             raise ConfigError(
                 f"grpc_port={port} cannot be listened on at {settings.host}: choose another port"
             ) from error
-        self = cls(llm, state, schema, server, bound, settings.max_core_silence)
+        self = cls(llm, state, schema, server, bound, settings)
         await self._tell_health()
         await server.start()
         self._watch = asyncio.create_task(self._follow_engine())
@@ -114,8 +115,8 @@ class GRPCServer:
             await self._tell_health()
 
     async def _tell_health(self) -> None:
-        limit = self._max_core_silence
-        is_silent = limit > 0 and self._llm.silence_s > limit
+        silence = silence_of(self._llm, self._settings.max_step_time)
+        is_silent = silence.is_longer(self._settings.max_core_silence)
         is_serving = self._llm.is_alive and not is_silent and not self._state.is_draining
         if is_serving is not self._is_serving:
             self._is_serving = is_serving

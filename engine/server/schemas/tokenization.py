@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from engine.server.schemas.base import RequestSchema, TokenId
 from engine.server.schemas.chat import ChatTemplateFields
@@ -25,8 +25,12 @@ class TokenizeChatRequest(ChatTemplateFields):
     return_token_strs: bool | None = False
 
 
+TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
+TOKEN_IDS = TypeAdapter(TokenIds)
+
+
 class DetokenizeRequest(RequestSchema):
     """Tokens."""
 
     model: str | None = None
-    tokens: Annotated[list[TokenId], Field(fail_fast=True)]
+    tokens: TokenIds

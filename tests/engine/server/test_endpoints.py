@@ -14,8 +14,10 @@ import pytest
 from engine.server.body import LARGE
 from engine.server.schemas.chat import ChatCompletionResponse
 from engine.server.schemas.completion import CompletionResponse
+from engine.server.schemas.tokenization import DetokenizeRequest
 from engine.server.settings import ServerSettings
 from engine.server.tokenization import Tokenization
+from tests.engine.served import ids_of
 from tests.engine.server.serving import MODEL, RunningServer, serving
 from workbench.errors import ConfigError
 
@@ -90,6 +92,29 @@ def test_long_answers_of_the_tokenizer_are_written_in_a_thread(
         status, answer = server.post("/tokenize", body)
         assert (status, answer["count"], answer["token_strs"][-1]) == (200, length, "a")
     assert places[0] != places[1]
+
+
+def test_very_many_tokens_become_text_in_slices(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    validate = DetokenizeRequest.model_validate_json
+
+    def watched(data: bytes) -> Any:
+        sizes.append(len(data))
+        return validate(data)
+
+    monkeypatch.setattr(DetokenizeRequest, "model_validate_json", watched)
+    text = 'héy, "you"\n' * (LARGE // 4)
+    tokens = list(ids_of('héy, "you"\n')) * (LARGE // 4)
+    assert server.post("/detokenize", {"tokens": tokens}) == (200, {"prompt": text})
+    status, answer = server.post("/detokenize", {"tokens": [*tokens, 999]})
+    assert (status, answer["error"]["param"]) == (400, "tokens")
+    assert "tokens holds 999" in answer["error"]["message"]
+    status, answer = server.post("/detokenize", {"tokens": [*tokens, -1]})
+    assert (status, answer["error"]["param"]) == (400, f"tokens.{len(tokens)}")
+    # the list is left out of what is parsed in one go
+    assert max(sizes) < 100
 
 
 def test_prefix_cache_is_reset(server: RunningServer) -> None:
@@ -316,6 +341,7 @@ def test_extensions() -> None:
         ({"log_level": "loud"}, "log_level"),
         ({"drain_timeout": -1.0}, "drain_timeout"),
         ({"max_core_silence": -1.0}, "max_core_silence"),
+        ({"max_step_time": -1.0}, "max_step_time"),
         ({"restart_silence": 30.0}, "restart_silence=30 needs max_core_restarts"),
     ],
 )

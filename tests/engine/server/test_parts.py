@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from engine.server.logprobs import CompletionLogprobs, TokenTexts, chat_logprobs
 from engine.server.prompts import split_prompts
 from engine.server.sse import EventStream
 from engine.server.state import ServerState
-from engine.server.supervisor import kill_silent, supervise
+from engine.server.supervisor import supervise
 from engine.server.token_facts import TokenFacts
 from tests.engine.served import demo_tokenizer
 from tests.engine.server.listening import record
@@ -262,39 +261,3 @@ def test_a_core_is_started_so_often_and_no_more() -> None:
     engine: Any = DyingEngine()
     asyncio.run(supervise(engine, 3, first_pause=0.0))
     assert engine.num_starts == 3
-
-
-class SilentEngine:
-    """An engine whose core is silent now and then."""
-
-    def __init__(self, *silences: float) -> None:
-        self._silences = list(silences)
-        self.num_kills = 0
-
-    @property
-    def silence_s(self) -> float:
-        return self._silences[0]
-
-    def kill_core(self) -> None:
-        self.num_kills += 1
-        self._silences[:2] = [0.0]
-
-    async def wait_dead(self) -> str:
-        if not self._silences[1:]:
-            raise asyncio.CancelledError
-        return "killed"
-
-
-def test_only_a_core_that_is_silent_for_too_long_is_killed() -> None:
-    async def body() -> None:
-        engine: Any = SilentEngine(0.001)
-        watching = asyncio.create_task(kill_silent(engine, 0.002))
-        await asyncio.wait([watching], timeout=0.05)
-        assert engine.num_kills == 0
-        watching.cancel()
-        engine = SilentEngine(0.003, 0.0)
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait_for(kill_silent(engine, 0.002), 30)
-        assert engine.num_kills == 1
-
-    asyncio.run(body())

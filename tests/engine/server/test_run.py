@@ -1,5 +1,6 @@
 """How a server ends, and what it does when its engine dies."""
 
+import http.client
 import json
 import os
 import signal
@@ -139,7 +140,7 @@ def test_a_stopped_core_is_told_until_it_goes_on() -> None:
     with serving({"max_core_silence": 1.0}, in_thread=False) as server:
         pid = server.llm.info.pid
         os.kill(pid, signal.SIGSTOP)
-        server.wait_for(lambda: server.llm.silence_s > 1.0)
+        server.wait_for(lambda: server.llm.signs.silence_s > 1.0)
         for path in ("/health", "/ping", "/ready"):
             status, headers, body = server.request("GET", path)
             assert (status, headers["retry-after"]) == (503, "1")
@@ -148,7 +149,29 @@ def test_a_stopped_core_is_told_until_it_goes_on() -> None:
         os.kill(pid, signal.SIGCONT)
         # what was asked meanwhile is answered
         assert b'"finish_reason":"stop"' in read_all(waiting)
-        server.wait_for(lambda: server.llm.silence_s < 0.5)
+        server.wait_for(lambda: server.llm.signs.silence_s < 0.5)
+        assert server.get("/health")[0] == 200
+
+
+def test_a_core_that_hangs_in_a_step_is_told_and_replaced() -> None:
+    limits = {"max_step_time": 0.3, "max_core_silence": 0.5, "restart_silence": 1.2}
+    # the process lives and beats; its loop is in a step of an hour
+    with serving(limits | {"max_core_restarts": 1}, in_thread=False, step_s=3600.0) as server:
+        pid = server.llm.info.pid
+        assert server.get("/health")[0] == 200
+        waiting = server.open("/v1/completions", LONG)
+        server.wait_for(lambda: server.llm.signs.stall_s > 0.5)
+        assert server.llm.signs.silence_s < 0.5
+        status, _, body = server.request("GET", "/health")
+        assert status == 503
+        assert b"has not got on for" in body
+        answer = http.client.HTTPResponse(waiting)
+        answer.begin()
+        assert answer.status == 503
+        assert b"killed by signal 9" in answer.read()
+        waiting.close()
+        server.wait_for(lambda: server.llm.is_alive)
+        assert server.llm.info.pid != pid
         assert server.get("/health")[0] == 200
 
 

@@ -88,6 +88,21 @@ def test_passes_of_attention_have_prices_of_their_own() -> None:
         assert found.typical_s(shape) == pytest.approx(own_s(shape), rel=0.01)
 
 
+def test_steps_of_an_idle_engine_are_priced_without_the_host() -> None:
+    rng = np.random.default_rng(31)
+    shapes = [StepShape(0, 0, [(int(n), 0)], 1) for n in rng.integers(8, 400, 60)]
+    first = [
+        MeasuredStep(shape, true_s(shape) - HOST_S, source=f"first/{i % 4}")
+        for i, shape in enumerate(shapes)
+    ]
+    found = fit(recorded(runs=4, steps=150) + first)
+    assert found.jitter.num_runs == 4  # idle engines are no recordings of their own
+    assert set(found.residuals) == {"first", "run"}
+    assert found.facts["steps"] == {"first": 60, "run": 600}
+    assert found.typical_s(shapes[0]) == pytest.approx(true_s(shapes[0]), rel=0.06)
+    assert found.host(shapes[0]) == pytest.approx(HOST_S, rel=0.15)
+
+
 def test_a_slow_round_does_not_make_its_shapes_dear() -> None:
     # only the slow round has long contexts, as in a calibration whose rounds differ
     rng = np.random.default_rng(5)

@@ -8,7 +8,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from engine.async_llm import AsyncLLM
+from engine.core_signs import SignsOfLife
 from engine.server.grpc import start_grpc
 from engine.server.grpc.schema import SERVICE
 from engine.server.settings import ServerSettings
@@ -156,11 +156,14 @@ def test_health_knows_a_silent_engine() -> None:
         assert (await watch.read()).status == states.SERVING
         with (
             patch("engine.server.grpc.server.POLL_S", 0.01),
-            patch.object(AsyncLLM, "silence_s", 5.5),
+            patch.object(SignsOfLife, "silence_s", 5.5),
         ):
             assert (await watch.read()).status == states.NOT_SERVING
-            with patch.object(AsyncLLM, "silence_s", 4.5):
+            with patch.object(SignsOfLife, "silence_s", 4.5):
                 assert (await watch.read()).status == states.SERVING
+                # a step that takes longer than it may
+                with patch.object(SignsOfLife, "stall_s", 300.5):
+                    assert (await watch.read()).status == states.NOT_SERVING
         watch.cancel()
 
     run(body, ServerSettings(max_core_silence=5.0))
