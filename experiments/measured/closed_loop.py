@@ -12,12 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from experiments.assemble import part
 from experiments.measured.points import SHORTEST, Point
 from experiments.measured.prices import KERNELS, all_reduce_table, gpu_of
 from experiments.measured.settings import SiliconSettings
-from experiments.measured.system import LARGEST_GRAPH, model_named
-from experiments.run import compose_config
+from experiments.measured.system import LARGEST_GRAPH, hardware_option, model_named
 from experiments.tables import requests_frame
 from simulator.cost_models.base import CostModel
 from simulator.cost_models.kernel_tables import KernelTableCostModel
@@ -130,13 +128,7 @@ def _parts_of(point: Point) -> tuple[ModelConfig, HardwareConfig, ParallelConfig
     model = model_named(point.model, point.precision, KV_DTYPE)
     parallel = ParallelConfig(tensor_parallel_size=point.tensor_parallel_size)
     model.check_parallel(parallel)
-    return model, _hardware(gpu_of(point.system)), parallel
-
-
-@lru_cache
-def _hardware(option: str) -> HardwareConfig:
-    hardware: HardwareConfig = part(compose_config([f"hardware={option}"]), "hardware")
-    return hardware
+    return model, hardware_option(gpu_of(point.system)), parallel
 
 
 @lru_cache(maxsize=16)
@@ -148,7 +140,7 @@ def _cost_model(
     comm = all_reduce_table(tables, version or "0.14.0") if ranks > 1 else None
     parts: dict[str, Any] = {
         "model": model_named(model, precision, KV_DTYPE),
-        "hardware": _hardware(gpu_of(system)),
+        "hardware": hardware_option(gpu_of(system)),
         "parallel": ParallelConfig(tensor_parallel_size=ranks),
         "host_overhead_s": settings.host_overhead_s,
         "host_overhead_per_request_s": settings.host_overhead_per_request_s,

@@ -58,18 +58,25 @@ def compare(settings: MeasuredSettings) -> Comparison:
     run = read_measured(Path(settings.measured))
     system = system_of(run, settings.model, settings.hardware)
     prices = prices_of(system, settings.profile, Path(settings.profiles_dir), settings.launch_gap_s)
-    workload = workload_of(run.requests, Path(settings.requests))
+    workload = workload_of(run, Path(settings.requests))
     replayed = replay(run, system, prices, workload)
     errors = latency_errors(run.requests, replayed.requests)
-    if errors["finished_only_measured"] or errors["requests_only_measured"]:
-        raise ConfigError(
-            f"{settings.measured}: {errors['finished_only_measured']:.0f} requests were served and"
-            " cannot be in the simulation: their lengths exceed its limits (max_model_len, KV"
-            " blocks); check meta.json"
-        )
+    _check_served(run, replayed, settings)
     means = _means(run.requests, replayed.requests)
     wall_s = time.perf_counter() - started
     return Comparison(run, system, prices, replayed, errors, means, wall_s)
+
+
+def _check_served(run: MeasuredRun, replayed: Replayed, settings: MeasuredSettings) -> None:
+    """Refuse a simulation that cut requests short: its limits are not those of the server."""
+    answers = replayed.requests.set_index("request_id")["output_tokens"]
+    measured = run.requests.set_index("request_id")["output_tokens"]
+    short = int((answers.reindex(measured.index).fillna(0) < measured).sum())
+    if short:
+        raise ConfigError(
+            f"{settings.measured}: {short} requests were served and cannot be in the simulation:"
+            " their lengths exceed its limits (max_model_len, KV blocks); check meta.json"
+        )
 
 
 def _means(measured: pd.DataFrame, simulated: pd.DataFrame) -> dict[str, tuple[float, float]]:
@@ -87,6 +94,7 @@ def facts_of(comparison: Comparison, settings: MeasuredSettings) -> dict[str, An
         "prices_from": prices.source,
         "uneven_rows": prices.uneven_rows,
         "system": comparison.system.facts,
+        "requests_failed": comparison.run.num_failed,
         "simulation_seconds": round(comparison.replayed.seconds, 3),
         "wall_seconds": round(comparison.wall_s, 3),
         **comparison.replayed.counters,

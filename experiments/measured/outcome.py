@@ -10,12 +10,19 @@ from typing import Any
 
 from experiments.errors import LATENCIES, PERCENTILES
 from experiments.measured.prices import Prices
+from experiments.measured.settings import SYNCHRONOUS_HOST_ROW_S, SYNCHRONOUS_HOST_S
 from experiments.measured.system import System
+from simulator.cost_models.cached_memory import FASTER, HELD, REACHED
+from simulator.cost_models.cached_memory import SOURCE as CACHE_SOURCE
 from simulator.cost_models.kernel_constants import KernelConstants, constants_for
 
 GAP_SOURCE = (
     "RTX PRO 6000, Llama-3.1-8B, 300 requests, vLLM 0.19 (0, 1, 2 and 3 ms were tried); tested on"
     " the RTX 4090"
+)
+HOST_SOURCE = (
+    "18 of the 90 bfloat16 points of Qwen3-32B (TP 2 and 8 with 1024 output tokens, TP 4 with 128;"
+    " 8, 32 and 128 users; H100, vLLM 0.12); tested on all the others"
 )
 STATISTICS = (("mean", "mean"), *((f"p{share}", f"p{share}") for share in PERCENTILES))
 
@@ -26,6 +33,15 @@ def fitted_constants(system: System, prices: Prices, launch_gap_s: float) -> dic
     told = {
         "launch_gap_s": {"value": launch_gap_s, "fitted_on": GAP_SOURCE},
     }
+    if not system.scheduler.async_scheduling:
+        for name, value in (
+            ("host_overhead_s", SYNCHRONOUS_HOST_S),
+            ("host_overhead_per_request_s", SYNCHRONOUS_HOST_ROW_S),
+        ):
+            told[name] = {"value": value, "fitted_on": HOST_SOURCE}
+    if system.model.num_experts and system.parallel.enable_expert_parallel:
+        for name, value in (("held", HELD), ("faster", FASTER), ("reached", REACHED)):
+            told[f"cached_memory_{name}"] = {"value": value, "fitted_on": CACHE_SOURCE}
     used = _used_constants(prices)
     for field in fields(KernelConstants):
         if field.name in used:

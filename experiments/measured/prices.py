@@ -9,7 +9,11 @@ from typing import Any
 
 import yaml
 
-from experiments.measured.settings import NO_PROFILE
+from experiments.measured.settings import (
+    NO_PROFILE,
+    SYNCHRONOUS_HOST_ROW_S,
+    SYNCHRONOUS_HOST_S,
+)
 from experiments.measured.system import System
 from simulator.cost_models.base import CostModel
 from simulator.cost_models.kernel_tables import KernelTableCostModel
@@ -57,10 +61,13 @@ def prices_of(system: System, profile: str, profiles_dir: Path, launch_gap_s: fl
         "parallel": system.parallel,
         "all_reduce": None if comm is None else str(comm),
         "block_size": system.cache.block_size,
-        "captured_tokens": system.graph_tokens,
-        "captured_len": system.scheduler.max_model_len if system.graph_tokens else None,
+        "captured_sizes": system.graph_sizes,
+        "captured_len": system.scheduler.max_model_len if system.graph_sizes else None,
         "launch_gap_s": launch_gap_s,
     }
+    if not system.scheduler.async_scheduling:
+        settings["host_overhead_s"] = SYNCHRONOUS_HOST_S
+        settings["host_overhead_per_request_s"] = SYNCHRONOUS_HOST_ROW_S
     if profile != NO_PROFILE:
         uneven = has_skew_sweep(Path(profile))
         model: CostModel = LayerwiseCostModel(**settings, path=profile, uneven_rows=uneven)

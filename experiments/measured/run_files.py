@@ -20,10 +20,8 @@ import pandas as pd
 from workbench.errors import ConfigError
 
 META, REQUESTS, CONFIG, TIMELINE = "meta.json", "requests.jsonl", "config.json", "timeseries.csv"
-_NEEDED = (
-    "request_id", "input_toks", "output_toks", "queued_ts", "scheduled_ts", "first_token_ts",
-    "last_token_ts",
-)  # fmt: skip
+_TIMES = ("queued_ts", "scheduled_ts", "first_token_ts", "last_token_ts")
+_NEEDED = ("request_id", "input_toks", "output_toks", *_TIMES)
 _TIMELINE = {
     "t": "time_s",
     "running": "running",
@@ -41,8 +39,9 @@ class MeasuredRun:
         folder: Where it lies.
         meta: The server's settings.
         config: config.json beside it, empty if there is none.
-        requests: Columns of requests.parquet as far as they are known, and `door_s`: when the
-            request reached the engine.
+        requests: Columns of requests.parquet as far as they are known, `door_s`: when the request
+            reached the engine, and `place`: its line, from 0. Those without an answer are left out.
+        num_failed: Requests without an answer.
         timeline: Of the server's own statistics (see figures.side_by_side); None: none.
     """
 
@@ -51,6 +50,7 @@ class MeasuredRun:
     config: dict[str, Any]
     requests: pd.DataFrame
     timeline: pd.DataFrame | None
+    num_failed: int = 0
 
 
 def read_measured(folder: Path) -> MeasuredRun:
@@ -63,8 +63,9 @@ def read_measured(folder: Path) -> MeasuredRun:
         raise ConfigError(f"measured={folder} does not exist: give the folder of a measured run")
     meta = _read_json(folder / META)
     config = _read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    requests = _read_requests(folder / REQUESTS)
-    return MeasuredRun(folder, meta, config, requests, _read_timeline(folder / TIMELINE))
+    requests, num_failed = _read_requests(folder / REQUESTS)
+    timeline = _read_timeline(folder / TIMELINE)
+    return MeasuredRun(folder, meta, config, requests, timeline, num_failed)
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -79,7 +80,8 @@ def _read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _read_requests(file: Path) -> pd.DataFrame:
+def _read_requests(file: Path) -> tuple[pd.DataFrame, int]:
+    """(requests with an answer, how many had none)."""
     if not file.is_file():
         raise ConfigError(f"{file} does not exist: give the folder of a measured run")
     try:
@@ -91,8 +93,14 @@ def _read_requests(file: Path) -> pd.DataFrame:
     if missing:
         raise ConfigError(f"{file} lacks the column {missing[0]}: it needs {', '.join(_NEEDED)}")
     numbers = frame[list(_NEEDED[1:])].apply(pd.to_numeric, errors="coerce")
+    numbers[list(_TIMES)] = numbers[list(_TIMES)].where(numbers[list(_TIMES)] > 0)
+    answered = ~(numbers["output_toks"] == 0)
+    num_failed = int((~answered).sum())
+    frame, numbers = frame[answered].reset_index(), numbers[answered].reset_index(drop=True)
     if numbers[["input_toks", "output_toks", "queued_ts"]].isna().any(axis=None):
         raise ConfigError(f"{file} holds a request without lengths or queued_ts: correct the file")
+    if numbers.empty:
+        raise ConfigError(f"{file} holds no request with an answer: give a run that was served")
     start = float(numbers["queued_ts"].min())
     requests = pd.DataFrame(
         {
@@ -103,9 +111,11 @@ def _read_requests(file: Path) -> pd.DataFrame:
             "finish_s": numbers["last_token_ts"] - start,
             "prompt_tokens": numbers["input_toks"].astype(int),
             "output_tokens": numbers["output_toks"].astype(int),
+            "place": frame["index"],
         }
     )
-    return requests.assign(door_s=_door(frame, requests["arrival_s"].to_numpy()))
+    door = _door(frame, requests["arrival_s"].to_numpy())
+    return requests.assign(door_s=door), num_failed
 
 
 def _door(frame: pd.DataFrame, queued_s: np.ndarray) -> np.ndarray:

@@ -15,6 +15,8 @@ from workbench.errors import ConfigError
 
 T = TypeVar("T")
 NO_PROFILE = "none"
+# of a server that schedules a step only once the last one is through, as the H100 points' did
+SYNCHRONOUS_HOST_S, SYNCHRONOUS_HOST_ROW_S = 1.3e-3, 30e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +60,8 @@ class SiliconSettings:
 
     points: str
     profiles_dir: str = "../shared/profiles"
-    host_overhead_s: float = 1.3e-3
-    host_overhead_per_request_s: float = 30e-6
+    host_overhead_s: float = SYNCHRONOUS_HOST_S
+    host_overhead_per_request_s: float = SYNCHRONOUS_HOST_ROW_S
     requests_per_user: int = 10
     seed: int = 0
     jobs: int = 0

@@ -13,7 +13,7 @@ import pandas as pd
 from experiments.figures.points import errors_by_users, measured_against_simulated
 from experiments.figures.style import save
 from experiments.measured.closed_loop import Outcome, simulate_points
-from experiments.measured.outcome import percent
+from experiments.measured.outcome import HOST_SOURCE, percent
 from experiments.measured.points import read_points
 from experiments.measured.prices import gpu_of
 from experiments.measured.settings import SiliconSettings
@@ -23,10 +23,6 @@ from experiments.tables import json_safe
 from simulator.cost_models.kernel_constants import constants_for
 
 ERRORS, REPORT, POINTS = "errors.json", "report.html", "points.csv"
-HOST_SOURCE = (
-    "18 of the 90 bfloat16 points of Qwen3-32B (TP 2 and 8 with 1024 output tokens, TP 4 with 128;"
-    " 8, 32 and 128 users; H100, vLLM 0.12); tested on all the others"
-)
 HOW = """\
 Each point is a closed loop: its users start at once, and each sends its next request when its \
 last one is answered. Means are over all requests, the start included, as they were measured.

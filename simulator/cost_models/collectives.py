@@ -39,12 +39,15 @@ class Collectives:
         self._token_bytes = model.hidden_size * DTYPE_BYTES["bfloat16"]
         self._all_reduce: AllReduce = self._links.all_reduce
         self._gather: AllReduce = self._links.all_gather
+        self._gather_logits: AllReduce = self._links.all_gather
         self.largest_tokens = inf
         if all_reduce is not None:
             measured = MeasuredAllReduce.load(all_reduce, self._links.all_reduce)
             self._all_reduce = measured
             if measured.knows(parallel.expert_group_size):
                 self._gather = measured.all_gather
+            if measured.knows(parallel.tensor_parallel_size):
+                self._gather_logits = measured.all_gather
             largest = measured.largest(parallel.tensor_parallel_size)
             self.largest_tokens = largest // self._token_bytes
 
@@ -73,7 +76,7 @@ class Collectives:
         return seconds
 
     def sample_time(self, num_samples: int) -> float:
-        """Seconds until one GPU holds the logits of `num_samples` rows."""
+        """Seconds until every GPU holds the logits of `num_samples` rows."""
         ranks = self._parallel.tensor_parallel_size
         logits = num_samples * self._model.vocab_size * DTYPE_BYTES["bfloat16"]
-        return self._links.all_gather(logits / ranks, ranks)
+        return self._gather_logits(logits / ranks, ranks)

@@ -17,8 +17,9 @@ import numpy as np
 
 from simulator.cost_models.attention import Attention, AttentionHeads, AttentionRoofline
 from simulator.cost_models.attention_table import AttentionGrids, AttentionTable
+from simulator.cost_models.cached_memory import CachedMemory
 from simulator.cost_models.collectives import Collectives
-from simulator.cost_models.experts import expert_load
+from simulator.cost_models.experts import expert_load, time_elsewhere
 from simulator.cost_models.grid import Array, CorrectionGrid, interpolate_line
 from simulator.cost_models.kernel_constants import KernelConstants
 from simulator.cost_models.table_files import read_csv, read_names
@@ -80,7 +81,8 @@ class LayerwiseCostModel(TransformerCostModel):
             return AttentionTable(formula(window), grids, model.sliding_window)
 
         collectives = Collectives(model, hardware, parallel, constants, self.all_reduce)
-        return Pieces(LayerwiseParts(model, parallel, folder), attention, collectives)
+        parts = LayerwiseParts(model, parallel, folder, CachedMemory(hardware))
+        return Pieces(parts, attention, collectives)
 
 
 class LayerwiseParts(LayerParts):
@@ -89,17 +91,22 @@ class LayerwiseParts(LayerParts):
     Args:
         model, parallel: What runs, and how it is divided.
         folder: With dense.csv, per_sequence.csv and, for a mixture of experts, moe.csv.
+        memory: Prices the rows of experts on other GPUs, which are in no table.
 
     Raises:
         ConfigError: A file, a column or a layer that the model needs is missing.
     """
 
-    def __init__(self, model: ModelConfig, parallel: ParallelConfig, folder: Path) -> None:
+    def __init__(
+        self, model: ModelConfig, parallel: ParallelConfig, folder: Path, memory: CachedMemory
+    ) -> None:
         self._model = model
         self._dense = _read_lines(folder / "dense.csv", "tokens")
         self._heads = _read_lines(folder / "per_sequence.csv", "sequences")
         self._check_layers(folder)
-        self._experts = MeasuredExperts(model, parallel, folder) if model.num_moe_layers else None
+        self._experts = None
+        if model.num_moe_layers:
+            self._experts = MeasuredExperts(model, parallel, folder, memory)
         self.largest_tokens = min(line.largest for line in self._dense.values())
         if self._experts is not None:
             self.largest_tokens = min(self.largest_tokens, self._experts.largest_tokens)
@@ -150,13 +157,16 @@ class MeasuredExperts:
         model, parallel: What runs, and how it is divided.
         folder: Of one tensor parallel size; without moe.csv there, that of whole experts (tp1) is
             taken, and answers for a slice in proportion to its width.
+        memory: Prices the rows whose experts are on other GPUs.
 
     Attributes:
         largest_tokens: Most tokens of a step that the table knows.
     """
 
-    def __init__(self, model: ModelConfig, parallel: ParallelConfig, folder: Path) -> None:
-        self._model, self._parallel = model, parallel
+    def __init__(
+        self, model: ModelConfig, parallel: ParallelConfig, folder: Path, memory: CachedMemory
+    ) -> None:
+        self._model, self._parallel, self._memory = model, parallel, memory
         self._slices, file = 1.0, folder / "moe.csv"
         if file.is_file():
             self._slices = float(folder.name.removeprefix("tp") or 1)
@@ -175,7 +185,8 @@ class MeasuredExperts:
         load = expert_load(self._model, self._parallel, num_tokens)
         tokens = load.assignments / self._model.num_experts_per_tok
         correction = self._grid(tokens, load.activated)
-        return load.width * self._slices * _moe_formula(tokens, load.activated) * correction
+        here = load.width * self._slices * _moe_formula(tokens, load.activated) * correction
+        return here + time_elsewhere(self._model, load, self._memory)
 
 
 def _moe_formula(tokens: float, activated: float) -> float:

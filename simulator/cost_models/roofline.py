@@ -10,8 +10,9 @@ Attention is in `attention.py`; norms, activations and rotary embedding move the
 """
 
 from simulator.cost_models.attention import Attention, AttentionHeads, AttentionRoofline
+from simulator.cost_models.cached_memory import CachedMemory
 from simulator.cost_models.collectives import Collectives
-from simulator.cost_models.experts import expert_load
+from simulator.cost_models.experts import expert_load, time_elsewhere
 from simulator.cost_models.kernel_constants import KernelConstants
 from simulator.cost_models.transformer import (
     EXPERTS,
@@ -35,6 +36,9 @@ class Kernels:
         hardware: Peak rates.
         constants: Achieved shares.
         dtype: Of the weights; activations have 16 bits.
+
+    Attributes:
+        memory: Prices passes over what has just been written.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Kernels:
         self._element_bytes = hardware.memory_bandwidth * constants.elementwise_memory
         self._element_latency = constants.elementwise_latency_us * 1e-6
         self._weight_bytes = DTYPE_BYTES[dtype]
+        self.memory = CachedMemory(hardware)
 
     def product(self, flops: float, num_bytes: float) -> float:
         """Seconds of a matrix product that computes `flops` and moves `num_bytes`."""
@@ -151,6 +156,7 @@ class RooflineParts(LayerParts):
             seconds += kernels.grouped_product(2.0 * load.assignments * outputs * inputs, moved)
         touched = load.assignments * (3 * width + 2 * hidden)
         seconds += kernels.elementwise(touched * ACTIVATION_BYTES, 2)
+        seconds += time_elsewhere(model, load, kernels.memory)
         if model.shared_expert_intermediate_size:
             ranks = self._parallel.tensor_parallel_size
             shared = model.shared_expert_intermediate_size / ranks

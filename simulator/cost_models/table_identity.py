@@ -15,7 +15,7 @@ from workbench.errors import ConfigError
 _ALLOW = "or set cost_model.allow_mismatch=true to use it all the same"
 # a profiler emulates a tensor parallel size by dividing these
 _SIZES = ("num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size")
-_DTYPES = {"bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2, "fp8": 1}
+_DTYPES = {"bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2, "float32": 4, "fp8": 1}
 
 
 def check_gpu(hardware: str, names: Sequence[str], table: Path) -> None:
@@ -95,10 +95,20 @@ def _sizes(model: ModelConfig, meta: Mapping[str, Any]) -> list[tuple[str, Any, 
 
 
 def _dtypes(model: ModelConfig, meta: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Bytes of a weight, where the profile tells its data type."""
-    theirs = _DTYPES.get(str(meta.get("variant") or "").lower())
-    ours = _DTYPES.get(model.dtype)
-    return [] if theirs is None or ours is None else [("bytes of a weight", ours, theirs)]
+    """Bytes of a weight and of a key, where the profile tells its data types.
+
+    A profile whose engine was not told a type of keys measured that of the weights.
+    """
+    variant = str(meta.get("variant") or "").lower()
+    weights, _, keys = variant.partition("-kv")
+    engine = meta.get("engine_effective") or {}
+    cached = str(engine.get("kv_cache_dtype") or "auto").lower()
+    keys = keys or (weights if cached == "auto" else cached.partition("_")[0])
+    pairs = [
+        ("bytes of a weight", _DTYPES.get(model.dtype), _DTYPES.get(weights)),
+        ("bytes of a key", _DTYPES.get(model.kv_cache_dtype), _DTYPES.get(keys)),
+    ]
+    return [pair for pair in pairs if None not in pair]
 
 
 def _letters(name: str) -> str:

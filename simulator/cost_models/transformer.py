@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from simulator.bounds import check_count, check_number
 from simulator.cost_models.attention import Attention, AttentionHeads, HybridAttention
 from simulator.cost_models.base import CostModel, refuse_far
+from simulator.cost_models.captured_graphs import CapturedGraphs, usual_sizes
 from simulator.cost_models.collectives import Collectives
 from simulator.cost_models.kernel_constants import KernelConstants, constants_for
 from simulator.cost_models.uneven_rows import UnevenRows
@@ -94,7 +95,8 @@ class TransformerCostModel(CostModel):
         captured_len: Keys that decode kernels were captured for in graphs (vLLM: max_model_len);
             None: they see the real lengths. Read with `uneven_rows`.
         captured_tokens: Most tokens of a step that runs as a captured graph. Such a step is padded
-            to the next size of which there is a graph: 1, 2, 4, multiples of 8, and of 16 from 256.
+            to the next size of which there is a graph (see `usual_sizes`).
+        captured_sizes: Tokens of the steps of which there are graphs, in place of the usual sizes.
         launch_gap_s: Seconds that the GPU waits for launches in a step that runs as no captured
             graph, whatever the host prepares beforehand.
         sliding_window: Tokens of attention of every layer; None: the model's own window.
@@ -118,6 +120,7 @@ class TransformerCostModel(CostModel):
     uneven_rows: bool = False
     captured_len: int | None = None
     captured_tokens: int = 0
+    captured_sizes: Sequence[int] | None = None
     launch_gap_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -134,6 +137,8 @@ class TransformerCostModel(CostModel):
             self.sliding_window or self.model.sliding_window,
             self.captured_len,
         )
+        sizes = self.captured_sizes
+        self._graphs = CapturedGraphs(usual_sizes(self.captured_tokens) if sizes is None else sizes)
         self._host, self._host_row = self.host_overhead_s, self.host_overhead_per_request_s
         self._layers = self.model.num_hidden_layers
         groups = num_kv_groups(self.hybrid_window)
@@ -216,8 +221,8 @@ class TransformerCostModel(CostModel):
         if not self.model.num_moe_layers:
             return super().group_step_time(shapes)
         seconds = self._host
-        if largest <= self.captured_tokens:
-            computed = [self._padded(largest)] * len(shapes)
+        if largest <= self._graphs.largest:
+            computed = [self._graphs.padded(largest)] * len(shapes)
         else:
             computed = [max(1, shape.num_tokens) for shape in shapes]
             seconds += self.launch_gap_s
@@ -265,8 +270,8 @@ class TransformerCostModel(CostModel):
             parts["swap"] = self._swap_latency + shape.num_swap_blocks * self._swap_block
         if not num_tokens:
             return parts
-        parts["launch_gap"] = self.launch_gap_s if num_tokens > self.captured_tokens else 0.0
-        computed = self._padded(num_tokens)
+        parts["launch_gap"] = self.launch_gap_s if num_tokens > self._graphs.largest else 0.0
+        computed = self._graphs.padded(num_tokens)
         for name, seconds in self._parts.layer(computed).items():
             parts[name] = self._layers * seconds
         parts.update(self._parts.edge(computed))
@@ -285,22 +290,15 @@ class TransformerCostModel(CostModel):
     def _add_token_time(self, num_tokens: int) -> float:
         cure = "lower scheduler.max_num_batched_tokens or use cost_model=roofline"
         refuse_far("a step's token count", num_tokens, self._largest_tokens, cure)
-        computed = self._padded(num_tokens)
+        computed = self._graphs.padded(num_tokens)
         seconds = self._layers * sum(self._parts.layer(computed).values())
         seconds += sum(self._parts.edge(computed).values())
         if self._collectives is not None:
             seconds += self._collectives.token_time(computed)
-        if num_tokens > self.captured_tokens:
+        if num_tokens > self._graphs.largest:
             seconds += self.launch_gap_s
         self._token_times[num_tokens] = seconds
         return seconds
-
-    def _padded(self, num_tokens: int) -> int:
-        """Tokens that are computed for a step of so many."""
-        if num_tokens > self.captured_tokens or num_tokens in (1, 2, 4):
-            return num_tokens
-        stride = 8 if num_tokens <= 256 else 16
-        return min(-(-num_tokens // stride) * stride, self.captured_tokens)
 
     def _add_sample_time(self, num_samples: int) -> float:
         cure = "lower scheduler.max_num_seqs or use cost_model=roofline"

@@ -133,13 +133,23 @@ def test_files_that_are_not_what_they_should_be(
     assert "'unheard/of' is not known" in said(rows)
 
 
+def test_limits_that_cut_answers_short_are_told(
+    made_up: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    meta = json.loads((made_up / "meta.json").read_text())
+    meta["engine_kwargs"] |= {"max_model_len": 228}
+    (made_up / "meta.json").write_text(json.dumps(meta))
+    assert main(words(made_up, tmp_path / "out")) == 2
+    assert "requests were served and cannot be in the simulation" in capsys.readouterr().err
+
+
 def test_settings_are_those_of_the_server(made_up: Path) -> None:
     system = system_of(read_measured(made_up))
     assert system.hardware.name == "a100"
     assert system.scheduler.max_num_seqs == 8
     assert system.scheduler.max_model_len == 131_072
     assert system.scheduler.async_scheduling
-    assert system.graph_tokens == 16
+    assert max(system.graph_sizes) == 16
     meta = json.loads((made_up / "meta.json").read_text())
     meta["kv_cache"] = {"num_gpu_blocks": 100, "block_size": 16}
     meta["resolved_config"] = {
@@ -153,7 +163,7 @@ def test_settings_are_those_of_the_server(made_up: Path) -> None:
     assert system.hardware.name == "rtx_pro_6000"
     assert system.scheduler.max_num_seqs == 9
     assert not system.scheduler.async_scheduling
-    assert system.graph_tokens == 512
+    assert max(system.graph_sizes) == 512
 
 
 def test_ranks_that_share_experts_step_together(made_up: Path, tmp_path: Path) -> None:

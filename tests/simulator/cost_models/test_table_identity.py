@@ -111,3 +111,12 @@ def test_the_cost_model_asks_and_can_be_told_not_to(
             load_model_preset("qwen3_8b"), hardware("rtx4090"), ParallelConfig(), path
         )
     LayerwiseCostModel(llama, hardware("a100"), ParallelConfig(), path, allow_mismatch=True)
+
+
+def test_keys_of_another_width_are_refused(tmp_path: Path) -> None:
+    narrow = load_model_preset("llama3_8b", kv_cache_dtype="fp8")
+    with pytest.raises(ConfigError, match=r"bytes of a key=2, and .* has 1"):
+        check_profile(narrow, "h100", write(tmp_path))
+    check_profile(narrow, "h100", write(tmp_path, variant="bf16-kvfp8"))
+    engine = META["engine_effective"] | {"kv_cache_dtype": "fp8_e4m3"}
+    check_profile(narrow, "h100", write(tmp_path, engine_effective=engine))
