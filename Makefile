@@ -52,8 +52,9 @@ serve: export OMP_NUM_THREADS ?= 1
 serve: $(VENV)/serve
 	@$(PY) -m experiments.serve demo $(SERVE)
 
+# what a file's tests share is made once, by one worker; files in their order, for the last ones are short
 test: $(VENV)/dev
-	$(PY) -m pytest -n auto $(TESTS)
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(TESTS)
 
 lint: $(VENV)/dev
 	$(VENV)/bin/ruff check .

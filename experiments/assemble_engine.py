@@ -25,7 +25,7 @@ from workbench.config import CacheConfig, SchedulerConfig
 from workbench.errors import ConfigError, WorkbenchError
 from workbench.kv_cache.eviction import EvictionPolicy
 from workbench.metrics import SLO
-from workbench.recording import RecordingWriter
+from workbench.recording import RecordingSink, RecordingWriter
 from workbench.scheduler.batch_policy import BatchPolicy
 
 if TYPE_CHECKING:
@@ -93,12 +93,16 @@ class EngineAssembly:
         workload = part(self.config, "workload")
         return ServingRun(self.parts, workload, self.config.seed, recording)
 
-    def new_recording(self) -> RecordingWriter:
-        """Takes down what the engine is asked and decides, from its first step on."""
+    def new_recording(self, sink: RecordingSink | None = None) -> RecordingWriter:
+        """Takes down what the engine is asked and decides, from its first step on.
+
+        Args:
+            sink: Takes it as it goes; None: it is kept in memory.
+        """
         from engine.core_recorder import recorded_settings
 
         policies = {group: _plain_node(self.config[group]) for group in POLICIES}
-        return RecordingWriter(recorded_settings(self.parts, policies))
+        return RecordingWriter(recorded_settings(self.parts, policies), sink)
 
 
 def _build(
@@ -158,14 +162,19 @@ def _plain_node(node: DictConfig) -> dict[str, Any]:
 
 @contextmanager
 def _naming_backend() -> Iterator[None]:
-    """Puts the group before a setting of the backend with which an error begins."""
-    names = {field.name for field in fields(EngineBackend)}
+    """Writes settings of the backend as the command line has them, in errors about one of them.
+
+    The engine says device='cuda'; what is typed is backend.device=cuda.
+    """
+    names = "|".join(field.name for field in fields(EngineBackend))
     try:
         yield
     except WorkbenchError as error:
-        if re.split(r"\W", str(error), maxsplit=1)[0] in names:
-            raise type(error)(f"backend.{error}") from error
-        raise
+        if re.match(rf"(?:{names})\b", str(error)) is None:
+            raise
+        text = re.sub(rf"^|(?<![\w.])(?=(?:{names})=)", "backend.", str(error))
+        told = re.sub(r"(backend\.\w+=)'([\w.-]+)'", r"\1\2", text)
+        raise type(error)(told) from error
 
 
 def _facts(parts: "EngineParts", backend: EngineBackend) -> dict[str, Any]:

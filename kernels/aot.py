@@ -136,22 +136,22 @@ def _num_buffers(ttgir: str) -> int:
 def _read_nvidia(asm: Any) -> dict[str, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         Path(file.name).write_bytes(asm["cubin"])
-        usage = _cuobjdump("-res-usage", file.name)
-        sass = _cuobjdump("-sass", file.name)
+        dump = _cuobjdump(file.name)
     copies = re.findall(r"cp\.async\.c[ag]\.shared\.global[^;]*?, 0x([0-9a-f]+)", asm["ptx"])
     sizes = [int(size, 16) for size in copies]
     return {
-        "registers": max(map(int, re.findall(r"REG:(\d+)", usage)), default=0),
-        "spills": len(re.findall(r"\b(?:STL|LDL)\b", sass)),
-        "hgmma": len(re.findall(r"\bHGMMA\b", sass)),
+        "registers": max(map(int, re.findall(r"REG:(\d+)", dump)), default=0),
+        "spills": len(re.findall(r"\b(?:STL|LDL)\b", dump)),
+        "hgmma": len(re.findall(r"\bHGMMA\b", dump)),
         "copies_16": sum(size == 16 for size in sizes),
         "copies_small": sum(size < 16 for size in sizes),
     }
 
 
-def _cuobjdump(option: str, path: str) -> str:
-    tool = triton.knobs.nvidia.cuobjdump.path
-    return subprocess.run([tool, option, path], check=True, capture_output=True, text=True).stdout
+def _cuobjdump(path: str) -> str:
+    """Resources, then instructions."""
+    command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", "-sass", path]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def _read_amd(asm: Any) -> dict[str, int]:

@@ -61,9 +61,13 @@ def rate(times: np.ndarray, edges: np.ndarray, weights: np.ndarray | None = None
 def binned_percentiles(
     times: np.ndarray, values: np.ndarray, edges: np.ndarray, percentiles: list[float]
 ) -> np.ndarray:
-    """Percentiles of the values in each time bin, shape (len(percentiles), bins); NaN if empty."""
+    """Percentiles of the values in each time bin, shape (len(percentiles), bins); NaN if empty.
+
+    A bin holds its start; the last one holds its end too, where the last request of a run is.
+    """
     out = np.full((len(percentiles), len(edges) - 1), np.nan)
     index = np.searchsorted(edges, times, side="right") - 1
+    index[times == edges[-1]] = len(edges) - 2
     order = np.argsort(index, kind="stable")
     bounds = np.searchsorted(index[order], np.arange(len(edges)))
     for b in range(len(edges) - 1):

@@ -120,7 +120,7 @@ def test_a_config_without_weights_says_that_they_are_random(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["backend.device=tpu"], "backend.device='tpu' must be one of auto, cpu, cuda"),
+        (["backend.device=tpu"], "backend.device=tpu must be one of auto, cpu, cuda"),
         (["backend.attention_backend=flash"], "backend.attention_backend 'flash' is unknown"),
         (["backend.dtype=int8"], "backend.dtype 'int8' is not supported"),
         (["backend.kv_cache_memory_bytes=-1"], "backend.kv_cache_memory_bytes=-1 must be at least"),
@@ -145,6 +145,18 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert message in text
     assert "\n" not in text
     assert not (tmp_path / "DONE").exists()
+
+
+def test_a_missing_gpu_is_told_with_what_to_type_instead(
+    tmp_path: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert run(tmp_path, checkpoint, "backend=engine", "backend.device=cuda") == 1
+    told = "error: backend.device=cuda, but torch sees no GPU: set backend.device=cpu "
+    assert capsys.readouterr().err.startswith(told)
 
 
 def test_a_model_that_does_not_fit_is_refused_in_one_line(

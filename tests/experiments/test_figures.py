@@ -263,6 +263,22 @@ def test_rates_conserve_what_they_count():
     assert (sampling.rate(times, edges) * np.diff(edges)).sum() == pytest.approx(1000)
 
 
+def test_the_last_bin_holds_its_end():
+    edges = sampling.time_edges(4.0, bins=4)
+    times, values = np.array([0.0, 0.5, 1.0, 4.0]), np.array([1.0, 3.0, 5.0, 7.0])
+    (median,) = sampling.binned_percentiles(times, values, edges, [50])
+    np.testing.assert_array_equal(median, [2.0, 5.0, np.nan, 7.0])
+
+
+def test_the_median_of_latencies_reaches_the_last_arrival():
+    requests, _ = frames(40)
+    last = requests["arrival_s"].to_numpy() == requests["arrival_s"].max()
+    requests = requests.assign(ttft_s=np.where(last, 8.0, np.nan))
+    requests.loc[requests.index[0], "ttft_s"] = 1.0
+    dots, median, *_ = figures.latency_over_time(requests).axes[0].get_lines()
+    assert median.get_ydata()[-1] == dots.get_ydata().max() > 1
+
+
 def test_cdf_keeps_the_ends():
     values = np.random.default_rng(0).random(10_000)
     x, share = sampling.cdf_points(values)

@@ -38,6 +38,8 @@ SMALL = [
     "vllm.max_num_seqs=4",
     "vllm.max_num_batched_tokens=64",
     "vllm.tries=1",
+    "vllm.patience_s=0",
+    "vllm.parts=2",
     "vllm.disturbed=64",
     "workload.num_requests=12",
     "progress=false",
@@ -95,7 +97,7 @@ def test_a_server_that_runs_already(tmp_path):
     with fake_server.FakeServer(engine) as server:
         engine.submit("of-yesterday", [1, 2, 3], 1).get()
         places = [f"vllm.url={server.url}", f"vllm.steps={engine.record}"]
-        assert main([*places, f"hydra.run.dir={tmp_path}/out", *SMALL]) == 0
+        assert main([*places, f"hydra.run.dir={tmp_path}/out", *SMALL, "vllm.parts=1"]) == 0
     told = json.loads((tmp_path / "out" / "errors.json").read_text())["overload"]
     assert told["steps"] == told["steps_decided_alike"] > 0
     assert told["cpus_used_by_others"] is None

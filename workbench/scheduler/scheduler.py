@@ -191,12 +191,9 @@ class Scheduler:
         aborted = []
         for request_id in request_ids:
             request = state.requests.get(request_id)
-            if request is None:
-                continue
-            state.withdraw(request)
-            request.status = RequestStatus.FINISHED_ABORTED
-            state.release(request)
-            aborted.append(request)
+            if request is not None:
+                state.end(request, RequestStatus.FINISHED_ABORTED)
+                aborted.append(request)
         return aborted
 
     def schedule(self, now: float) -> SchedulerOutput:

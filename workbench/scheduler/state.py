@@ -168,25 +168,26 @@ class SchedulerState:
         self.waiting.prepend(request)
         output.preempted_req_ids.append(request.request_id)
 
-    def withdraw(self, request: Request) -> None:
-        """Take an unfinished request from the running ones, or from the queue."""
+    def fail(self, request: Request, reason: str) -> None:
+        """End a request as an error, wherever it is."""
+        request.stop_reason = reason
+        self.end(request, RequestStatus.FINISHED_ERROR, is_sound=False)
+        self.failed.append(request)
+
+    def end(self, request: Request, status: RequestStatus, is_sound: bool = True) -> None:
+        """End a request early: take it from the running ones, or from the queue, and release it."""
         if request.status is RequestStatus.RUNNING:
             self.forget_running(request)
             self.running.remove(request)
         else:
             self.waiting.remove(request)
-
-    def fail(self, request: Request, reason: str) -> None:
-        """End a request as an error, wherever it is."""
-        self.withdraw(request)
-        request.status = RequestStatus.FINISHED_ERROR
-        request.stop_reason = reason
-        self.release(request, is_sound=False)
-        self.failed.append(request)
+        request.status = status
+        self.release(request, is_sound)
 
     def release(self, request: Request, is_sound: bool = True) -> None:
         """Give back everything a finished request holds; is_sound: see KVCacheManager.free."""
-        self.kv_cache_manager.free(request, is_sound)
+        if request.block_ids:
+            self.kv_cache_manager.free(request, is_sound)
         if self.host_cache is not None:
             self.host_cache.free(request)
         del self.requests[request.request_id]

@@ -90,8 +90,10 @@ def test_what_a_killed_core_has_written_is_replayed(
 
 
 def test_a_full_disk_ends_the_recording_and_not_the_server(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # the log settings of a run in this process may have silenced those who logged before
+    monkeypatch.setattr(logging.getLogger("experiments.serving.recorded"), "disabled", False)
     file = RecordingFile(tmp_path / "recording")
     file.write(b"before")
     file._file.close()
