@@ -19,6 +19,9 @@ LONGEST_ANSWER = 0.2
 MOST_ANSWER = 128
 OVERFULL = 1.5
 LATE = 0.7  # of a burst's own time, over which its second half comes
+# of a burst's own time, until the next one: an engine that has become idle gets several prompts
+# at once, and computes them in steps of their own
+PAUSE = 0.15
 MOST_REQUESTS = 5000
 
 
@@ -46,7 +49,7 @@ def burst_workload(
                 WorkloadRequest(str(len(requests) + i), now + float(at), *lengths)
                 for i, (at, lengths) in enumerate(zip(np.sort(times), burst, strict=True))
             ]
-            now += took
+            now += (1.0 + PAUSE) * took
             if now >= seconds:
                 break
     return ListWorkload(requests)

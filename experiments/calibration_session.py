@@ -59,7 +59,7 @@ class CalibrateSettings:
     serve_s: float = 8.0
     disturbed: float = 0.15
     steady: bool = False
-    slowed: float = 0.05
+    slowed: float = 0.1
     patience_s: float = 20.0
 
     def __post_init__(self) -> None:

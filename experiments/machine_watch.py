@@ -6,7 +6,6 @@ What the counters do not show, a neighbour of a virtual machine, is known by `St
 
 import os
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,14 +46,6 @@ class Disturbance:
     def harm(self) -> float:
         """By which of several measurements the best is chosen."""
         return (self.others or 0.0) + (self.slowed or 0.0)
-
-    @classmethod
-    def most(cls, several: Iterable["Disturbance"]) -> "Disturbance":
-        """The worst of each that is known."""
-        seen = list(several)
-        others = [one.others for one in seen if one.others is not None]
-        slowed = [one.slowed for one in seen if one.slowed is not None]
-        return cls(max(others, default=None), max(slowed, default=None))
 
     def told(self) -> dict[str, Any]:
         """As a file says it."""

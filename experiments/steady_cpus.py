@@ -5,6 +5,9 @@ machine works on the other half of its core; nothing in the machine's own counte
 CPU that the measured process uses is kept awake by a process of idle priority, which gives way at
 once, and a small piece of fixed work tells five times a second how fast the CPU is. The process is
 kept on these CPUs. Where an operating system knows none of this, nothing is done and nothing known.
+
+For one process only. Several that talk to each other are moved to CPUs that idle, and none does:
+they would wait for one another.
 """
 
 import os

@@ -29,7 +29,13 @@ from experiments.steady_cpus import SteadyCpus
 from experiments.tables import json_safe
 from experiments.uncertainty import drawn_runs, summaries
 from experiments.validation import runs
-from experiments.validation.compare import case_result, coverage, rankings, verdicts
+from experiments.validation.compare import (
+    case_result,
+    coverage,
+    errors_of_means,
+    rankings,
+    verdicts,
+)
 from experiments.validation.plan import Case, Plan
 from experiments.validation.settings import ValidateSettings
 from simulator.calibration import Calibration
@@ -70,6 +76,7 @@ def validate(
         "calibration": dict(Calibration.load(file).facts),
         "capacity_requests_per_s": capacity,
         "goals": verdicts(cases),
+        "errors_of_means": errors_of_means(cases),
         "rankings": rankings(cases),
         "coverage": coverage(cases) | {"level": settings.level},
         "cases": cases,
@@ -92,7 +99,7 @@ def _measure_on(
 ) -> tuple[Path, float]:
     from tqdm import tqdm
 
-    cases, rounds = list(plan.cases()), CalibrateSettings().rounds
+    cases, rounds = list(plan.cases()), settings.rounds
     file = _calibration(plan, folder, settings, 1, cpus)
     runs.check_same_engine(plan.calibration_config(), Calibration.load(file), file)
     capacity = _capacity(plan, folder)

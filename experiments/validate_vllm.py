@@ -9,7 +9,6 @@ gets the workload at three loads; the simulator repeats them. Settings of the se
 (experiments/live_vllm/settings.py); of the workload: as in a run, `workload=… workload.NAME=…`.
 """
 
-import os
 import shlex
 import signal
 import sys
@@ -22,7 +21,6 @@ from experiments.live_vllm.errors import ServerError
 from experiments.live_vllm.settings import VllmSettings
 from experiments.own_settings import part_command_line
 from experiments.program import run_program
-from experiments.steady_cpus import SteadyCpus
 
 if TYPE_CHECKING:
     from experiments.live_vllm.session import LiveSession
@@ -94,10 +92,7 @@ def _session(settings: VllmSettings, folder: Path) -> Iterator[tuple["LiveSessio
         yield LiveSession(settings.url, record, name, timeout_s, from_start=False), None
         return
     print("starting vLLM", flush=True)
-    with (
-        VllmServer(settings.launch(folder), folder) as server,
-        SteadyCpus(_num_cpus(server.record) if settings.steady else 0) as cpus,
-    ):
+    with VllmServer(settings.launch(folder), folder) as server:
         session = LiveSession(
             server.url,
             server.record,
@@ -105,17 +100,8 @@ def _session(settings: VllmSettings, folder: Path) -> Iterator[tuple["LiveSessio
             timeout_s,
             why_dead=server.last_lines,
             cpu_s=server.cpu_s,
-            cpus=cpus,
         )
         yield session, server.log
-
-
-def _num_cpus(record: Path) -> int:
-    """CPUs to watch: all, if the server computes on them."""
-    from experiments.live_vllm.step_record import StepRecord
-
-    told = StepRecord(record, from_start=True).settings
-    return (os.cpu_count() or 0) if told.get("device") == "cpu" else 0
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Everything comes from the designed runs of `probes`; no request of a validated w
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ from experiments.live_vllm.front_end import FrontEnd, samples
 from experiments.live_vllm.probes import WARM_UP, probes
 from experiments.live_vllm.requests import FIRST_TOKEN, of_probe
 from experiments.live_vllm.session import LiveSession, Served
-from experiments.machine_watch import Disturbance
 from simulator.calibration import Calibration, fit
 from workbench.step_profile import MeasuredStep
 
@@ -49,7 +48,7 @@ class LiveCalibrator:
     """
 
     def __init__(self, session: LiveSession, vocab_size: int, seed: int) -> None:
-        self.session, self._seed = session, seed
+        self._session, self._seed = session, seed
         self._tokens = WorkloadTokens(vocab_size - FIRST_TOKEN, seed)
         self._rounds: dict[int, list[tuple[str, Served]]] = {}
         self._num_sent = 0
@@ -57,8 +56,8 @@ class LiveCalibrator:
 
     def measure(
         self, number: int, on_probe: Callable[[int, int], None] | None = None
-    ) -> Disturbance:
-        """Run the probes of a round; what disturbed them, on average over their time.
+    ) -> float | None:
+        """Run the probes of a round; the CPUs that others used meanwhile, where they are known.
 
         A round that was measured before is replaced.
 
@@ -71,19 +70,19 @@ class LiveCalibrator:
         """
         started = time.monotonic()
         phases: list[tuple[str, Served]] = []
-        planned = probes(self.session.settings.scheduler, number, self._seed)
+        planned = probes(self._session.settings.scheduler, number, self._seed)
         for done, probe in enumerate(planned, start=1):
             self._num_sent += 1
             alone_s = _alone_s(phases)
             items = of_probe(probe, f"probe{self._num_sent}", self._tokens, alone_s)
-            served = self.session.serve(items, probe.source)
+            served = self._session.serve(items, probe.source)
             _check_decisions(served, probe.source)
             phases.append((probe.kind, served))
             if on_probe is not None:
                 on_probe(done, len(planned))
         self._rounds[number] = phases
         self._seconds += time.monotonic() - started
-        return _seen(phases)
+        return _others(phases)
 
     def result(self, facts: Mapping[str, Any] | None = None) -> LiveCalibration:
         """Fitted to all rounds so far; `facts` are kept in it."""
@@ -108,20 +107,11 @@ def _alone_s(phases: list[tuple[str, Served]]) -> float:
     return sum(spans) / max(len(spans), 1)
 
 
-def _seen(phases: list[tuple[str, Served]]) -> Disturbance:
-    """On average over the time of all probes."""
-    served = [served for _, served in phases]
-    return Disturbance(
-        _mean((one.seen.others, one.seconds) for one in served),
-        _mean((one.seen.slowed, one.seconds) for one in served),
-    )
-
-
-def _mean(weighted: Iterable[tuple[float | None, float]]) -> float | None:
-    """Of the known values, each with a weight."""
-    known = [(value, weight) for value, weight in weighted if value is not None]
-    total = sum(weight for _, weight in known)
-    return sum(value * weight for value, weight in known) / total if total else None
+def _others(phases: list[tuple[str, Served]]) -> float | None:
+    """CPUs that others used, on average over the time of all probes."""
+    known = [(served.others, served.seconds) for _, served in phases if served.others is not None]
+    total = sum(seconds for _, seconds in known)
+    return sum(cpus * seconds for cpus, seconds in known) / total if total else None
 
 
 def _check_decisions(served: Served, source: str) -> None:

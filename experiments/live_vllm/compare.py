@@ -18,7 +18,6 @@ from experiments.live_vllm.client import Answer
 from experiments.live_vllm.front_end import FrontEnd
 from experiments.live_vllm.replay import Difference, ServerSettings
 from experiments.live_vllm.session import Served
-from experiments.machine_watch import Disturbance
 from experiments.tables import requests_frame, steps_frame
 from simulator.calibration import Calibration
 from simulator.cost_models.base import CostModel
@@ -55,7 +54,7 @@ class LoadResult:
             how fast the machine was: what remains is not the machine's mood. No prediction.
         num_steps, num_equal: The server's steps, and those that the workbench decides alike.
         difference: The first that it does not.
-        seen: The most that disturbed one of its parts.
+        others: CPUs that others used in the most disturbed part; None: not known.
     """
 
     name: str
@@ -68,7 +67,7 @@ class LoadResult:
     num_steps: int
     num_equal: int
     difference: Difference | None
-    seen: Disturbance
+    others: float | None
 
 
 class _Prices(CostModel):
@@ -154,6 +153,7 @@ def compare(
         ]
     )
     differences = [served.phase.difference for served in parts]
+    others = [served.others for served in parts if served.others is not None]
     return LoadResult(
         name,
         rate,
@@ -165,7 +165,7 @@ def compare(
         sum(served.phase.num_steps for served in parts),
         sum(served.phase.num_equal for served in parts),
         next(filter(None, differences), None),
-        Disturbance.most(served.seen for served in parts),
+        max(others, default=None),
     )
 
 
@@ -244,7 +244,6 @@ def summary_of(result: LoadResult) -> dict[str, Any]:
             "simulated_preemptions": result.simulated.counters["preemptions"],
             "prefix_hit_tokens": result.measured.counters["prefix_hit_tokens"],
             "simulated_prefix_hit_tokens": result.simulated.counters["prefix_hit_tokens"],
-            "cpus_used_by_others": result.seen.others,
-            "slowed": result.seen.slowed,
+            "cpus_used_by_others": result.others,
         }
     )

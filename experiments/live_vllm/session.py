@@ -18,8 +18,7 @@ from experiments.live_vllm.replay import ReplayedPhase, ServerSettings, StepRepl
 from experiments.live_vllm.requests import asks
 from experiments.live_vllm.server import is_healthy
 from experiments.live_vllm.step_record import Event, StepRecord, Update
-from experiments.machine_watch import Disturbance
-from experiments.steady_cpus import SteadyCpus
+from experiments.machine_watch import MachineWatch
 from workbench.workload.base import WorkloadRequest
 
 SETTLE_S = 5.0
@@ -34,15 +33,14 @@ class Served:
         items: The requests.
         answers: What the client saw, in the same order.
         phase: What the engine did.
-        seen: What disturbed it: CPUs that were neither the client's nor the server's work, and
-            how much slower the machine's CPUs were than at their best.
+        others: CPUs that were neither the client's nor the server's work; None: not known.
         seconds: How long it took.
     """
 
     items: Sequence[WorkloadRequest]
     answers: Sequence[Answer]
     phase: ReplayedPhase
-    seen: Disturbance
+    others: float | None
     seconds: float
 
     @property
@@ -62,7 +60,6 @@ class LiveSession:
         from_start: Whether the server has served nobody yet.
         why_dead: What to add where it has stopped answering.
         cpu_s: CPU seconds of the server so far, or None where they are not known.
-        cpus: The server's CPUs, watched; None: they are not.
 
     Raises:
         ServerError: It does not answer, or its record is none.
@@ -77,7 +74,6 @@ class LiveSession:
         from_start: bool = True,
         why_dead: Callable[[], str] = str,
         cpu_s: Callable[[], float | None] = lambda: None,
-        cpus: SteadyCpus | None = None,
     ) -> None:
         if not is_healthy(url):
             raise ServerError(f"no server answers at {url}/health: start one, or name its vllm.url")
@@ -88,7 +84,6 @@ class LiveSession:
         self._replay = StepReplay(self.settings)
         self._client = CompletionClient(url, model or first_model(url), timeout_s)
         self._url, self._why_dead, self._cpu_s = url, why_dead, cpu_s
-        self.cpus = cpus or SteadyCpus(0)
 
     def serve(
         self,
@@ -101,17 +96,18 @@ class LiveSession:
         Raises:
             ServerError: One was not answered in full.
         """
-        watch, before, start = self.cpus.watch(), self._cpu_s(), time.monotonic()
+        watch, before, start = MachineWatch(), self._cpu_s(), time.monotonic()
         answers = self._client.answers(asks(items), on_end)
-        seen, after, seconds = watch.seen(), self._cpu_s(), time.monotonic() - start
-        others = None
-        if seen.others is not None and before is not None and after is not None:
-            others = max(seen.others - (after - before) / seconds, 0.0)
+        others, after, seconds = watch.others(), self._cpu_s(), time.monotonic() - start
+        if others is not None and before is not None and after is not None:
+            others = max(others - (after - before) / seconds, 0.0)
+        else:
+            others = None
         self._check(answers, source)
         by_id = {item.request_id: item for item in items}
         origin = min(answer.sent_at for answer in answers)
         phase = self._replay.phase(self._settled_events(), by_id, origin, source)
-        return Served(items, answers, phase, Disturbance(others, seen.slowed), seconds)
+        return Served(items, answers, phase, others, seconds)
 
     def _check(self, answers: Sequence[Answer], source: str) -> None:
         failed = [answer for answer in answers if answer.error is not None]

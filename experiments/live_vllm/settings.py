@@ -36,10 +36,6 @@ class VllmSettings:
             else the machine does falls on everything alike.
         tries: Times that a part is sent, or a round measured, if others use the machine meanwhile.
         disturbed: CPUs that others may use.
-        steady: Whether the CPUs of a server that is started here and computes on CPUs are kept
-            awake and watched.
-        slowed: How much slower than at their best watched CPUs may be, as a part.
-        patience_s: Seconds to wait for a quiet machine before each part.
         startup_timeout_s: For the start.
         request_timeout_s: Longest silence of a request.
     """
@@ -65,9 +61,6 @@ class VllmSettings:
     parts: int = 3
     tries: int = 2
     disturbed: float = 0.15
-    steady: bool = True
-    slowed: float = 0.05
-    patience_s: float = 20.0
     startup_timeout_s: float = 300.0
     request_timeout_s: float = 120.0
 
@@ -78,7 +71,7 @@ class VllmSettings:
         at_least(self, 0, "port")
         at_least(self, 1, "parts", "tries")
         at_least(self, 1, "startup_timeout_s", "request_timeout_s")
-        at_least(self, 0, "disturbed", "slowed", "patience_s")
+        at_least(self, 0, "disturbed")
         at_least(self, 0.01, "low", "medium", "overload")
         if self.port > 65535:
             raise ConfigError(f"port={self.port} must be at most 65535")

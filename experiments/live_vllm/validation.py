@@ -21,7 +21,6 @@ from experiments.live_vllm.report import GOALS, Findings, is_met, percent, write
 from experiments.live_vllm.requests import at_rate, parts_of, shapes_of
 from experiments.live_vllm.session import LiveSession, Served
 from experiments.live_vllm.settings import VllmSettings
-from experiments.machine_watch import Disturbance
 from experiments.progress import progress_bar
 from experiments.provenance import Stopwatch, code_revision, provenance
 from experiments.run_folder import write_json
@@ -103,7 +102,6 @@ class Validation:
     def _calibrate(self, calibrator: LiveCalibrator, number: int) -> None:
         """A round, and again where others used the machine; the last time counts."""
         for _ in range(self._settings.tries):
-            self._wait(calibrator.session)
             self._say(f"calibrating, round {number + 1} of {self._settings.parts + 1}")
             with progress_bar(enabled=self._progress, activity="calibration") as progress:
 
@@ -111,21 +109,14 @@ class Validation:
                     if progress is not None:
                         progress(done, planned, self._watch.wall_s())
 
-                seen = calibrator.measure(number, on_probe)
-            if not self._is_disturbed(seen):
+                others = calibrator.measure(number, on_probe)
+            if not self._is_disturbed(others):
                 break
 
-    def _wait(self, session: LiveSession) -> None:
-        settings = self._settings
-        session.cpus.wait(settings.disturbed, settings.slowed, settings.patience_s)
-
-    def _is_disturbed(self, seen: Disturbance) -> bool:
-        if seen.is_within(self._settings.disturbed, self._settings.slowed):
+    def _is_disturbed(self, others: float | None) -> bool:
+        if others is None or others <= self._settings.disturbed:
             return False
-        self._say(
-            f"  disturbed: others used {seen.others or 0:.2f} CPUs, and CPUs were"
-            f" {percent(seen.slowed or 0)} slower than at their best"
-        )
+        self._say(f"  others used {others:.2f} CPUs meanwhile")
         return True
 
     def _write_calibration(self, calibration: LiveCalibration) -> None:
@@ -143,11 +134,10 @@ class Validation:
             self._num_sent += 1
             seed = self._seed + self._salt + self._num_sent
             items = at_rate(part, rate, source, self._settings.vocab_size, seed)
-            self._wait(session)
             served = self._send(session, items, source, rate)
-            if best is None or served.seen.harm < best.seen.harm:
+            if best is None or (served.others or 0.0) < (best.others or 0.0):
                 best = served
-            if not self._is_disturbed(served.seen):
+            if not self._is_disturbed(served.others):
                 break
         assert best is not None
         return best

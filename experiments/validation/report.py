@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.validation.compare import GOALS
 from experiments.validation.runs import ENGINE, SIMULATOR, World
 from simulator.calibration import Calibration
 
@@ -28,6 +29,8 @@ COUNTS = (
     ("prefix hits (%)", "prefix_hit_rate", "{:.1%}"),
     ("steps", "steps", "{:.0f}"),
 )
+# errors of the goals, and what stands before their columns
+WHERE = {"errors": "", "errors_of_means": "means: ", "errors_at_its_speed": "at its speed: "}
 TITLE = "The engine and its simulation"
 
 
@@ -42,6 +45,7 @@ def write_report(folder: Path, result: Mapping[str, Any], calibration: Calibrati
         TITLE,
         [
             Section("Goals", _about_goals(result), [goals_table(result)]),
+            *_means_section(result),
             Section("Errors of every run", _ABOUT_ERRORS, [errors_table(cases, "errors")]),
             Section(
                 "The same at the speed that the machine had",
@@ -97,20 +101,44 @@ def _about_bands(result: Mapping[str, Any]) -> str:
     )
 
 
+_ABOUT_MEANS = (
+    "Both worlds' numbers averaged over the repetitions of a load and policy, simulated over"
+    " measured, less 1. What the machine does from one run to the next cancels in them."
+)
+
+
+def _means_section(result: Mapping[str, Any]) -> list[Any]:
+    """Nothing where every load and policy has run once."""
+    from experiments.report.page import Section, Table
+
+    means = result["errors_of_means"]
+    if all(row["runs"] == 1 for row in means):
+        return []
+    rows = [
+        [f"{row['load']:g}", row["policy"], row["runs"], *(_signed(row[key]) for key, *_ in GOALS)]
+        for row in means
+    ]
+    columns = ("load", "policy", "runs", *(name for *_, name in GOALS))
+    return [Section("Means over repetitions", _ABOUT_MEANS, [Table("Errors", columns, rows)])]
+
+
 def goals_table(result: Mapping[str, Any]) -> Any:
     """Goals, and how far they are met."""
     from experiments.report.page import Table
 
+    shown = dict(WHERE)
+    if all(row["runs"] == 1 for row in result["errors_of_means"]):
+        del shown["errors_of_means"]
     rows = []
     for goal in result["goals"]:
         row = [goal["goal"], f"{100 * goal['limit']:.0f} %"]
-        for where in ("errors", "errors_at_its_speed"):
+        for where in shown:
             told = goal[where]
             row += [_percent(told["mean_absolute"]), _percent(told["largest"]),
                     f"{told['runs_within']} / {told['runs']}"]  # fmt: skip
         rows.append(row)
     found = ("mean error", "largest", "runs within")
-    columns = ("number", "goal", *found, *(f"at its speed: {name}" for name in found))
+    columns = ("number", "goal", *(before + name for before in shown.values() for name in found))
     return Table("Absolute errors over all runs", columns, rows)
 
 

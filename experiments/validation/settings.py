@@ -18,6 +18,7 @@ class ValidateSettings:
         policies: Options of the group `variant`.
         seconds: Of arrivals in a run, about.
         repeats: Runs of each load and policy, spread over time, each with a seed of its own.
+        rounds: Of the calibration, before, between and after the runs.
         calibration: A file of `experiments.calibrate`; None: calibrate first, into the same folder.
         runs: Simulations of each run with errors drawn, for its band.
         level: Of the band.
@@ -34,18 +35,20 @@ class ValidateSettings:
     policies: tuple[str, ...] = POLICIES
     seconds: float = 12.0
     repeats: int = 1
+    rounds: int = 4
     calibration: str | None = None
     runs: int = 40
     level: float = 0.9
     disturbed: float = 0.15
     steady: bool = True
-    slowed: float = 0.05
+    slowed: float = 0.1
     tries: int = 3
     patience_s: float = 20.0
 
     def __post_init__(self) -> None:
         check_types(self)
         at_least(self, 1, "repeats", "runs", "tries")
+        at_least(self, 2, "rounds")
         at_least(self, 0.5, "seconds")
         at_least(self, 0, "disturbed", "slowed", "patience_s")
         for name in ("loads", "policies"):

@@ -60,9 +60,3 @@ def test_what_is_not_known_does_not_disturb() -> None:
     assert not Disturbance(0.2, 0.02).is_within(0.15, 0.05)
     assert not Disturbance(0.1, 0.06).is_within(0.15, 0.05)
     assert Disturbance(0.1, 0.3).harm > Disturbance(0.1, 0.0).harm
-
-
-def test_the_worst_of_several_is_that_of_each_kind() -> None:
-    several = [Disturbance(0.1, None), Disturbance(None, 0.2), Disturbance(0.3, 0.1)]
-    assert Disturbance.most(several) == Disturbance(0.3, 0.2)
-    assert Disturbance.most([]) == Disturbance()

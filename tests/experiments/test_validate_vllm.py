@@ -38,7 +38,6 @@ SMALL = [
     "vllm.max_num_seqs=4",
     "vllm.max_num_batched_tokens=64",
     "vllm.tries=1",
-    "vllm.patience_s=0",
     "vllm.parts=2",
     "vllm.disturbed=64",
     "workload.num_requests=12",

@@ -44,10 +44,7 @@ class _Recording(_Base):
 
     def _record_settings(self) -> dict[str, Any]:
         scheduler, cache = self.scheduler_config, self.cache_config
-        # not every version of vLLM keeps it here
-        device = getattr(getattr(self, "vllm_config", None), "device_config", None)
         return {
-            "device": str(getattr(device, "device_type", "")),
             "max_num_seqs": scheduler.max_num_seqs,
             "max_num_batched_tokens": scheduler.max_num_batched_tokens,
             "max_model_len": self.max_model_len,
