@@ -64,8 +64,15 @@ def test_a_validation_in_a_pipe_has_all_its_numbers(
     print_result(
         {
             "goals": [
-                {"goal": "throughput", "limit": 0.03, "errors": told, "errors_at_its_speed": told}
+                {
+                    "goal": "throughput",
+                    "limit": 0.03,
+                    "errors": told,
+                    "errors_at_its_speed": told,
+                    "errors_of_means": told,
+                }
             ],
+            "errors_of_means": [{"runs": 3}],
             "cases": [{"load": 0.5, "policy": "chunked_prefill", "repeat": 0, "errors": errors}],
             "rankings": [],
             "coverage": {"all": None},
