@@ -1,7 +1,7 @@
 """CPUs that are as steady as they can be made while something is measured, and are watched.
 
-A CPU of a virtual machine loses its place while it idles, and is up to twice as slow while another
-machine works on the other half of its core; nothing in the machine's own counters says so. So each
+A CPU of a virtual machine loses its place while it idles, and is much slower while another machine
+works on the other half of its core; nothing in the machine's own counters says so. So each
 CPU that the measured process uses is kept awake by a process of idle priority, which gives way at
 once, and a small piece of fixed work tells five times a second how fast the CPU is. The process is
 kept on these CPUs. Where an operating system knows none of this, nothing is done and nothing known.
@@ -22,6 +22,7 @@ from typing import Self
 import numpy as np
 
 from experiments.machine_watch import Disturbance, MachineWatch
+from experiments.process_stat import ProcessStat
 
 LOOK_S = 1.5
 BEST = 0.1  # this quantile of all times is how long the work takes on a CPU that is left alone
@@ -54,7 +55,9 @@ class SteadyCpus:
         for cpu in self._cpus:
             for words in (["awake", str(cpu)], ["pace", str(cpu), str(self._file(cpu))]):
                 command = [sys.executable, "-m", "experiments.pace_probe", *words]
-                self._helpers.append(subprocess.Popen(command, env=environment))
+                # one that may not do its work ends: then nothing is known of its CPU
+                helper = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+                self._helpers.append(helper)
         os.sched_setaffinity(0, self._cpus)
         return self
 
@@ -98,7 +101,8 @@ class SteadyCpus:
 
     def helpers_cpu_s(self) -> float:
         """CPU seconds of the helping processes so far."""
-        return sum(_cpu_s(helper.pid) for helper in self._helpers)
+        found = [ProcessStat.read(Path(f"/proc/{helper.pid}")) for helper in self._helpers]
+        return sum(stat.cpu_s for stat in found if stat is not None)
 
     def slowed(self, since: float) -> float | None:
         """How much longer the work took since then, as a part of its time on CPUs left alone.
@@ -124,13 +128,3 @@ def _slowed(file: Path, since: float) -> float | None:
         return None
     counted = np.sort(recent)[: round(MOST * len(recent))]
     return max(float(np.mean(counted) / np.quantile(table[:, 1], BEST)) - 1.0, 0.0)
-
-
-def _cpu_s(pid: int) -> float:
-    """CPU seconds of a process (Linux); 0 where nobody tells."""
-    try:
-        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    except OSError:
-        return 0.0
-    fields = told.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -33,10 +33,8 @@ class Health:
             raise unavailable(reason, settings.retry_after)
         silence = silence_of(llm, settings.max_step_time)
         if silence.is_longer(settings.max_core_silence):
-            raise unavailable(
-                f"{silence.what} (max_core_silence={settings.max_core_silence:g}): {silence.cure}",
-                settings.retry_after,
-            )
+            limit = f"--max-core-silence {settings.max_core_silence:g}"
+            raise unavailable(f"{silence.what} ({limit}): {silence.cure}", settings.retry_after)
         return Response()
 
     async def ready(self) -> Response:

@@ -51,5 +51,5 @@ def silence_of(llm: AsyncLLM, max_step_time: float) -> Silence:
         step_s,
         f"the loop of the engine core's process {llm.info.pid} has not got on for {step_s:.1f} s, "
         f"and a step may take {allowed_s:g} s",
-        "it hangs; kill it, or allow longer steps with max_step_time",
+        "it hangs; kill it, or allow longer steps with --max-step-time",
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from experiments.live_vllm.errors import ServerError
 from experiments.live_vllm.step_record import RECORD_VARIABLE, RECORDER
+from experiments.process_stat import ProcessStat
 
 HOST = "127.0.0.1"
 LAST_LINES = 12
@@ -194,16 +195,9 @@ def _signal(group: int, number: signal.Signals) -> None:
 
 def session_cpu_s(leader: int, proc: Path = Path("/proc")) -> float | None:
     """CPU seconds, user and system, of all processes of a session (Linux); else None."""
-    ticks, found = 0, False
-    for stat in proc.glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended
-            continue
-        if int(fields[3]) == leader:
-            found = True
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK") if found else None
+    found = [ProcessStat.read(folder) for folder in proc.glob("[0-9]*")]
+    mine = [stat.cpu_s for stat in found if stat is not None and stat.session == leader]
+    return sum(mine) if mine else None
 
 
 def _free_port() -> int:

@@ -162,42 +162,30 @@ def verdicts(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Of single runs, of single runs at the machine's speed, and of means over the repetitions of a
     load and policy, in which what the machine does from run to run cancels.
     """
-    told = []
-    for key, number, limit, name in GOALS:
+    told, means = [], errors_of_means(cases)
+    for key, _, limit, name in GOALS:
         row: dict[str, Any] = {"goal": name, "limit": limit}
         for where in ("errors", "errors_at_its_speed"):
             row[where] = _verdict([case[where][key] for case in cases], limit)
-        row["errors_of_means"] = _verdict(_errors_of_means(cases, number), limit)
+        row["errors_of_means"] = _verdict([mean[key] for mean in means], limit)
         told.append(row)
     return told
 
 
 def errors_of_means(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A row a load and policy: simulated over measured, less 1, of means over repetitions."""
-    found = []
-    for load in dict.fromkeys(case["load"] for case in cases):
-        mine = [case for case in cases if case["load"] == load]
-        for policy in dict.fromkeys(case["policy"] for case in mine):
-            same = [case for case in mine if case["policy"] == policy]
-            errors = {key: _errors_of_means(same, number) for key, number, _, _ in GOALS}
-            found.append(
-                {"load": load, "policy": policy, "runs": len(same)}
-                | {key: values[0] if values else None for key, values in errors.items()}
-            )
-    return found
+    """A row a load and policy: simulated over measured, less 1, of means over repetitions.
 
-
-def _errors_of_means(cases: Sequence[Mapping[str, Any]], number: str) -> list[float]:
-    """Of each load and policy that both worlds have a number of."""
+    None where a world lacks the number.
+    """
     found = []
-    for load in dict.fromkeys(case["load"] for case in cases):
-        mine = [case for case in cases if case["load"] == load]
-        measured, simulated = _means(mine, "engine", number), _means(mine, "simulator", number)
-        found += [
-            simulated[policy] / value - 1
-            for policy, value in measured.items()
-            if value and policy in simulated
-        ]
+    for load, policy in dict.fromkeys((case["load"], case["policy"]) for case in cases):
+        same = [case for case in cases if (case["load"], case["policy"]) == (load, policy)]
+        row = {"load": load, "policy": policy, "runs": len(same)}
+        for key, number, _, _ in GOALS:
+            measured = _means(same, "engine", number).get(policy)
+            simulated = _means(same, "simulator", number).get(policy)
+            row[key] = simulated / measured - 1 if measured and simulated is not None else None
+        found.append(row)
     return found
 
 

@@ -158,10 +158,10 @@ def _fit(
         error = np.abs(predicted - seconds / pace) / scale
         limit = OUTLIER * max(float(np.median(error)), 1e-9)
         weights = base * np.sqrt(np.minimum(1.0, limit / np.maximum(error, SMALLEST)))
-    return _told_prices(found.tolist(), names, nodes)
+    return _prices_by_name(found.tolist(), names, nodes)
 
 
-def _told_prices(
+def _prices_by_name(
     found: list[float], names: Sequence[str], nodes: Mapping[str, tuple[float, ...]]
 ) -> Prices:
     """Prices by name, those that are 0 left out."""
