@@ -1,11 +1,13 @@
 """A designed workload that shows an engine every size of batch within a few seconds.
 
 Bursts of one request, of two, and so on up to more than the engine runs at once; half of a burst
-comes together, the rest while it is served, so that prompts meet batches of all sizes. Lengths
-follow from the engine's limits, and from nothing that is simulated later.
+comes together, the rest while it is served, so that prompts meet batches of all sizes. The requests
+of every other burst, by chance, begin with the same text: keys that rows share cost less than
+others. Lengths follow from the engine's limits, and from nothing that is simulated later.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count
 
 import numpy as np
 
@@ -15,6 +17,8 @@ from workbench.workload.base import ListWorkload, WorkloadRequest
 
 SHORTEST = 8
 LONGEST_PROMPT = 0.6  # of a request's limit
+SHARING = 0.5  # of all bursts
+LONGEST_SHARED = 0.5  # of the longest prompt
 LONGEST_ANSWER = 0.2
 MOST_ANSWER = 128
 OVERFULL = 1.5
@@ -26,7 +30,13 @@ MOST_REQUESTS = 5000
 
 
 def burst_workload(
-    model: Calibration, num_tokens: int, num_rows: int, length: int, seconds: float, seed: int
+    model: Calibration,
+    num_tokens: int,
+    num_rows: int,
+    length: int,
+    seconds: float,
+    seed: int,
+    block_size: int = 16,
 ) -> ListWorkload:
     """Bursts that take about `seconds` to serve.
 
@@ -35,20 +45,24 @@ def burst_workload(
         num_tokens, num_rows: Of a step, at most.
         length: Of a request, at most, tokens.
         seed: Of everything that is drawn.
+        block_size: Tokens of a KV block.
     """
     rng = np.random.default_rng(seed)
     levels = burst_sizes(num_rows)
     requests: list[WorkloadRequest] = []
+    ids = count()
     now = 0.0
     while now < seconds and len(requests) < MOST_REQUESTS:
         for size in rng.permutation(levels).tolist():
-            burst, took = _burst(model, num_tokens, num_rows, length, size, rng)
+            shared = _shared_blocks(length, block_size, rng, ids)
+            least = len(shared) * block_size
+            burst, took = _burst(model, num_tokens, num_rows, length, size, least, rng)
             times = np.sort(rng.uniform(0, LATE * took, size))
             times[: (size + 1) // 2] = 0.0
-            requests += [
-                WorkloadRequest(str(len(requests) + i), now + float(at), *lengths)
-                for i, (at, lengths) in enumerate(zip(np.sort(times), burst, strict=True))
-            ]
+            for at, lengths in zip(np.sort(times), burst, strict=True):
+                blocks = _blocks(shared, lengths[0] // block_size, ids)
+                name = str(len(requests))
+                requests.append(_request(name, now + float(at), lengths, blocks, block_size))
             now += (1.0 + PAUSE) * took
             if now >= seconds:
                 break
@@ -61,18 +75,43 @@ def burst_sizes(num_rows: int) -> list[int]:
     return [*sizes, num_rows, int(OVERFULL * num_rows) + 1]
 
 
+def _shared_blocks(
+    length: int, block_size: int, rng: np.random.Generator, ids: Iterator[int]
+) -> list[int]:
+    """Ids of the blocks that a burst's prompts begin with; none for some of the bursts."""
+    most = int(LONGEST_SHARED * LONGEST_PROMPT * length) // block_size
+    if rng.random() >= SHARING or not most:
+        return []
+    return [next(ids) for _ in range(rng.integers(1, most, endpoint=True))]
+
+
+def _blocks(shared: list[int], num_blocks: int, ids: Iterator[int]) -> tuple[int, ...]:
+    """Ids of a prompt's full blocks, those behind the shared ones its own."""
+    return (*shared, *(next(ids) for _ in range(num_blocks - len(shared))))
+
+
+def _request(
+    name: str, at: float, lengths: tuple[int, int], blocks: tuple[int, ...], block_size: int
+) -> WorkloadRequest:
+    return WorkloadRequest(name, at, *lengths, hash_ids=blocks, hash_block_size=block_size)
+
+
 def _burst(
     model: Calibration,
     num_tokens: int,
     num_rows: int,
     length: int,
     size: int,
+    least: int,
     rng: np.random.Generator,
 ) -> tuple[Sequence[tuple[int, int]], float]:
-    """(prompt and answer of each request, seconds to serve them all)."""
-    longest = max(int(LONGEST_PROMPT * length), SHORTEST + 1)
+    """(prompt and answer of each request, seconds to serve them all).
+
+    Prompts have `least` tokens and a few more at least.
+    """
+    longest = max(int(LONGEST_PROMPT * length) - least, SHORTEST + 1)
     answer = max(min(int(LONGEST_ANSWER * length), MOST_ANSWER), 2)
-    prompts = np.exp(rng.uniform(np.log(SHORTEST), np.log(longest), size)).astype(int)
+    prompts = least + np.exp(rng.uniform(np.log(SHORTEST), np.log(longest), size)).astype(int)
     answers = rng.integers(min(4, answer - 1), answer + 1, size)
     rows = max(min(size, num_rows) * 2 // 3, 1)
     context = rows * int(prompts.mean() + answers.mean() / 2)

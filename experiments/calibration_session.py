@@ -187,6 +187,7 @@ class CalibrationSession:
             min(limits.length, held),
             self._settings.serve_s,
             seed=TRIES * number + attempt,
+            block_size=parts.cache_config.block_size,
         )
 
     def _run_file(self, number: int) -> Path:
@@ -231,7 +232,8 @@ def median_steps(steps: Sequence[MeasuredStep], source: str = "grid") -> list[Me
     for step in steps:
         shape = step.shape
         counts = (shape.num_decodes, shape.decode_context, shape.num_samples)
-        key = (*counts, tuple(shape.prefills), shape.num_swap_blocks, shape.longest_decode)
+        contexts = (shape.longest_decode, shape.shared_context)
+        key = (*counts, tuple(shape.prefills), shape.num_swap_blocks, *contexts)
         found.setdefault(key, []).append(step)
     return [
         MeasuredStep(same[0].shape, median(step.seconds for step in same), source=source)

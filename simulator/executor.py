@@ -167,8 +167,9 @@ class SimulatedExecutor:
         if longest is not None:
             longest.num_keys += len(ahead.starts)
         size = len(scheduler.running)
+        shared = scheduler.kv_cache_manager.num_shared_tokens
         # the last step that was priced may not have been taken
-        self._count_extrapolated(size, contexts[: len(ahead.starts)])
+        self._count_extrapolated(size, contexts[: len(ahead.starts)], shared)
         self._step_log.extend_decodes(
             self._replica,
             ahead.starts,
@@ -180,11 +181,12 @@ class SimulatedExecutor:
         )
         return ahead.starts[-1] + ahead.durations[-1]
 
-    def _count_extrapolated(self, rows: int, contexts: list[int]) -> None:
+    def _count_extrapolated(self, rows: int, contexts: list[int], shared: int) -> None:
         """Count steps of `rows` decodes with these ascending contexts."""
 
         def is_outside(context: int) -> bool:
-            return self._cost_model.is_extrapolated(StepShape(rows, context, [], rows))
+            shape = StepShape(rows, context, [], rows, shared_context=shared)
+            return self._cost_model.is_extrapolated(shape)
 
         if contexts and is_outside(contexts[-1]):
             first = bisect_left(contexts, True, key=is_outside)

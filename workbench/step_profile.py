@@ -26,6 +26,8 @@ class StepShape:
         num_swap_blocks: KV blocks copied between device and host before the step.
         longest_decode: KV tokens read by the longest of the decode rows; 0: not told, and they are
             taken to be equal.
+        shared_context: KV tokens that running requests hold in blocks which others of them hold as
+            well, the first holder of each left out. Keys that rows share are read from memory once.
     """
 
     num_decodes: int = 0
@@ -34,6 +36,7 @@ class StepShape:
     num_samples: int = 0
     num_swap_blocks: int = 0
     longest_decode: int = 0
+    shared_context: int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -74,18 +77,26 @@ STEP_COLUMNS = (
     "num_samples",
     "num_swap_blocks",
     "longest_decode",
+    "shared_context",
     "seconds",
     "host_s",
     "source",
 )
-OPTIONAL_COLUMNS = {"num_swap_blocks": "0", "longest_decode": "0", "host_s": "0", "source": ""}
+OPTIONAL_COLUMNS = {
+    "num_swap_blocks": "0",
+    "longest_decode": "0",
+    "shared_context": "0",
+    "host_s": "0",
+    "source": "",
+}
 
 
 def step_row(step: MeasuredStep) -> list[str]:
     """The fields of `STEP_COLUMNS`; prompt chunks are written as "query@context query@context"."""
     shape = step.shape
     chunks = " ".join(f"{query}@{context}" for query, context in shape.prefills)
-    counts = (shape.num_samples, shape.num_swap_blocks, shape.longest_decode)
+    contexts = (shape.longest_decode, shape.shared_context)
+    counts = (shape.num_samples, shape.num_swap_blocks, *contexts)
     times = (f"{step.seconds:.9g}", f"{step.host_s:.9g}")
     head = (str(shape.num_decodes), str(shape.decode_context), chunks)
     return [*head, *map(str, counts), *times, step.source]
@@ -139,5 +150,6 @@ def _step(row: dict[str, str]) -> MeasuredStep:
         int(row["num_samples"]),
         int(row["num_swap_blocks"]),
         int(row["longest_decode"]),
+        int(row["shared_context"]),
     )
     return MeasuredStep(shape, float(row["seconds"]), float(row["host_s"]), row["source"])

@@ -118,4 +118,5 @@ def _copy(output: SchedulerOutput) -> StepShape:
         shape.num_samples,
         shape.num_swap_blocks,
         output.rows.longest_decode(),
+        shape.shared_context,
     )

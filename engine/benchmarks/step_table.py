@@ -2,10 +2,11 @@
 
     python -m engine.benchmarks.step_table --model FOLDER --out FILE.csv [--dry-run]
 
-Decodes by batch and context, prompt chunks by length and context, and mixtures of both, from the
-smallest step to the largest that the engine's own limits allow. The file has the columns of
-`workbench.step_profile`; a line is written as soon as it is measured, and points that the file has
-are passed over. The times are those of the model runner alone: no scheduler, no requests.
+Decodes by batch and context, with and without keys in common, prompt chunks by length and context,
+and mixtures of both, from the smallest step to the largest that the engine's own limits allow. The
+file has the columns of `workbench.step_profile`; a line is written as soon as it is measured, and
+points that the file has are passed over. The times are those of the model runner alone: no
+scheduler, no requests.
 """
 
 import argparse
@@ -29,6 +30,7 @@ CHUNK_CONTEXTS = (0.0, 0.25, 0.7)
 SPREAD = 0.8
 DECODE_CONTEXTS = (0.0, 0.06, 0.2, 0.35, 0.5)  # the longest is 1.8 times the mean
 EVEN_CONTEXTS = (0.2, 0.5)  # all equal
+SHARED = 0.75  # of even contexts, where rows share keys
 MIXED_CONTEXTS = (0.08, 0.4)
 MIXED_CHUNKS = (0.12, 0.4, 0.9)
 MIXED_BATCHES = (0.15, 0.5, 0.9)
@@ -48,6 +50,7 @@ class Point:
         query_len, chunk_context: Tokens of each chunk, and tokens before it.
         num_chunks: Chunks.
         spread: How far the shortest and the longest context lie from the mean, as a part of it.
+        shared_len: Tokens of each context that are all rows' in common; used in whole blocks.
     """
 
     num_decodes: int
@@ -56,6 +59,7 @@ class Point:
     chunk_context: int = 0
     num_chunks: int = 0
     spread: float = SPREAD
+    shared_len: int = 0
 
     def contexts(self) -> list[int]:
         """Tokens before the new one, of each row that decodes."""
@@ -106,12 +110,7 @@ def grid(limits: Limits, is_dry_run: bool = False) -> list[Point]:
     points = [
         Point(batch, max(int(share * length), 8)) for share in DECODE_CONTEXTS for batch in batches
     ]
-    points += [
-        Point(batch, max(int(share * length), 8), spread=0.0)
-        for share in EVEN_CONTEXTS
-        for batch in batches
-        if batch > 1
-    ]
+    points += _even_decodes(batches, length)
     for share in CHUNK_CONTEXTS:
         context = int(share * length)
         chunks = sizes(SMALLEST_CHUNK, min(limits.num_tokens, length - context))
@@ -124,6 +123,16 @@ def grid(limits: Limits, is_dry_run: bool = False) -> list[Point]:
     ]
     points += _mixtures(limits)
     return list(dict.fromkeys(points))
+
+
+def _even_decodes(batches: Sequence[int], length: int) -> Iterable[Point]:
+    """Decodes of equal contexts, each with keys of its own and with most of them in common."""
+    for share in EVEN_CONTEXTS:
+        context = max(int(share * length), 8)
+        for batch in batches:
+            if batch > 1:
+                yield Point(batch, context, spread=0.0)
+                yield Point(batch, context, spread=0.0, shared_len=int(SHARED * context))
 
 
 def _mixtures(limits: Limits) -> Iterable[Point]:
@@ -156,25 +165,30 @@ def measure(
     parts: EngineParts, steps: SyntheticSteps, point: Point, repeats: int = REPEATS
 ) -> MeasuredStep:
     """Time one point; where the engine starts steps early, with the next step behind it."""
-    runner, rows = parts.runner, [Row(1, context) for context in point.contexts()]
+    runner, block_size = parts.runner, parts.cache_config.block_size
+    rows = [Row(1, context, shared_len=point.shared_len) for context in point.contexts()]
     if point.num_chunks:
         chunks = [Row(point.query_len, point.chunk_context)] * point.num_chunks
         took = time_shape(runner, steps, rows, chunks, repeats)
-        return MeasuredStep(_shape(point, (repeats + 1) // 2), took.alone_s, source=SOURCE)
+        shape = _shape(point, (repeats + 1) // 2, block_size)
+        return MeasuredStep(shape, took.alone_s, source=SOURCE)
     is_async = parts.scheduler_config.async_scheduling
     took = time_decode(runner, steps, rows, repeats, is_async)
-    return MeasuredStep(_shape(point, 3 + repeats // 2), took.pipelined_s, source=SOURCE)
+    shape = _shape(point, 3 + repeats // 2, block_size)
+    return MeasuredStep(shape, took.pipelined_s, source=SOURCE)
 
 
-def _shape(point: Point, num_grown: int) -> StepShape:
+def _shape(point: Point, num_grown: int, block_size: int) -> StepShape:
     """The point as a cost model sees it, its decodes grown by some tokens when it is timed."""
     contexts = [context + 1 + num_grown for context in point.contexts()]
+    shared = point.shared_len // block_size * block_size
     return StepShape(
         point.num_decodes,
         sum(contexts),
         [(point.query_len, point.chunk_context)] * point.num_chunks,
         point.num_decodes + point.num_chunks,
         longest_decode=max(contexts, default=0),
+        shared_context=shared * max(point.num_decodes - 1, 0),
     )
 
 

@@ -25,11 +25,13 @@ class Row:
         query_len: Tokens computed in the step.
         context_len: Tokens before them.
         samples: Whether the step samples a token of it; a chunk inside a prompt does not.
+        shared_len: Tokens of the context that all rows with any share, in whole blocks.
     """
 
     query_len: int
     context_len: int
     samples: bool = True
+    shared_len: int = 0
 
 
 class SyntheticSteps:
@@ -54,11 +56,14 @@ class SyntheticSteps:
         self._num_requests = 0
         self._next_block = 0
         self._live: list[Request] = []
+        self._shared: list[int] = []
 
     def join(self, rows: Sequence[Row]) -> SchedulerOutput:
         """A step in which these rows are new, and all earlier ones are gone."""
         gone = [request.request_id for request in self._live]
         self._live = [self._request(row) for row in rows]
+        most = max((row.shared_len for row in rows), default=0)
+        self._shared = self._take(most // self._block_size)
         tokens = {request: row.query_len for request, row in zip(self._live, rows, strict=True)}
         output = self._output(BatchRows(self._live, tokens), sum(tokens.values()))
         output.finished_req_ids = gone
@@ -108,7 +113,9 @@ class SyntheticSteps:
 
     def _new(self, request: Request, row: Row) -> NewRequestData:
         num_tokens = row.context_len + row.query_len + self._room
-        blocks = tuple(self._take(-(-num_tokens // self._block_size)))
+        shared = self._shared[: row.shared_len // self._block_size]
+        own = self._take(-(-num_tokens // self._block_size) - len(shared))
+        blocks = (*shared, *own)
         return NewRequestData(
             request_id=request.request_id,
             num_prompt_tokens=request.num_prompt_tokens,

@@ -9,6 +9,8 @@ the machine does meanwhile falls on both alike. A round begins with a warm-up th
 - batch: equal requests sent at once, few to as many as fit, on short and on long contexts.
 - burst: requests of random lengths sent at once, up to three times as many as fit: mixed steps.
 - trickle: requests of random lengths sent one by one: steps of small batches after idle moments.
+
+The requests of some probes begin with the same text: keys that rows share cost less than others.
 """
 
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ OUTPUTS = (6, 60)
 SHORTEST = 8
 TRICKLE, GAP = 12, 1.0
 KINDS = 4
+SHARED = 0.75  # of a batch's prompts, where they share
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +48,12 @@ class Probe:
     Attributes:
         source: The name under which its steps are kept, KIND/NUMBER.
         shapes: Its requests.
+        shared: Tokens that all prompts begin with; fewer than any prompt has.
     """
 
     source: str
     shapes: tuple[Shape, ...]
+    shared: int = 0
 
     @property
     def kind(self) -> str:
@@ -62,13 +67,19 @@ def probes(limits: SchedulerConfig, number: int, seed: int) -> list[Probe]:
     longest = _longest(limits)
     warm_up = (Shape(longest, BATCH_OUTPUT),) * min(4, limits.max_num_seqs)
     singles = _singles(longest, number)
-    bursts = [tuple(_random(rng, size, longest)) for size in _burst_sizes(limits, number)]
+    bursts = [
+        _burst(rng, size, longest, f"burst/{number}", (number + place) % 2 == 1)
+        for place, size in enumerate(_burst_sizes(limits, number))
+    ]
+    batch = _batch(limits, longest, number)
+    trickle = _drawn_shared(rng, longest) if number % 2 else 0
     return [
         Probe(f"{WARM_UP}/{number}", warm_up),
         *(Probe(f"single/{number}", (shape,)) for shape in singles),
-        Probe(f"batch/{number}", _batch(limits, longest, number)),
-        *(Probe(f"burst/{number}", shapes) for shapes in bursts),
-        Probe(f"trickle/{number}", tuple(_trickle(rng, longest))),
+        Probe(f"batch/{number}", batch),
+        Probe(f"batch/{number}", batch, int(SHARED * batch[0].prompt)),
+        *bursts,
+        Probe(f"trickle/{number}", tuple(_trickle(rng, longest, trickle)), trickle),
     ]
 
 
@@ -102,14 +113,31 @@ def _burst_sizes(limits: SchedulerConfig, number: int) -> tuple[int, ...]:
     return tuple(max(1, size) for size in sizes)
 
 
-def _random(rng: np.random.Generator, size: int, longest: int) -> Iterator[Shape]:
-    prompts = np.exp(rng.uniform(np.log(2 * SHORTEST), np.log(longest), size)).astype(int)
+def _burst(
+    rng: np.random.Generator, size: int, longest: int, source: str, is_sharing: bool
+) -> Probe:
+    shared = _drawn_shared(rng, longest) if is_sharing else 0
+    return Probe(source, tuple(_random(rng, size, longest, shared)), shared)
+
+
+def _drawn_shared(rng: np.random.Generator, longest: int) -> int:
+    """Tokens of a common beginning, up to half of the longest prompt."""
+    if longest < 4 * SHORTEST:
+        return 0
+    return int(rng.integers(SHORTEST, longest // 2, endpoint=True))
+
+
+def _random(rng: np.random.Generator, size: int, longest: int, shared: int = 0) -> Iterator[Shape]:
+    """Requests with prompts of so many shared tokens and a random number of others."""
+    own = np.exp(rng.uniform(np.log(2 * SHORTEST), np.log(longest - shared), size)).astype(int)
+    prompts = shared + own
     outputs = rng.integers(*OUTPUTS, size, endpoint=True)
     for prompt, output in zip(prompts.tolist(), outputs.tolist(), strict=True):
         yield Shape(prompt, output)
 
 
-def _trickle(rng: np.random.Generator, longest: int) -> Iterator[Shape]:
+def _trickle(rng: np.random.Generator, longest: int, shared: int) -> Iterator[Shape]:
     gaps = rng.exponential(GAP, TRICKLE).cumsum()
-    for shape, at in zip(_random(rng, len(gaps), longest), gaps.tolist(), strict=True):
+    shapes = _random(rng, len(gaps), longest, shared)
+    for shape, at in zip(shapes, gaps.tolist(), strict=True):
         yield Shape(shape.prompt, shape.output, at)

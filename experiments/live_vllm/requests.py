@@ -76,15 +76,18 @@ def at_rate(
 def of_probe(
     probe: Probe, name: str, tokens: WorkloadTokens, unit_s: float
 ) -> list[WorkloadRequest]:
-    """A probe's requests with ids NAME-N; nobody shares a prefix. `unit_s`: see `Shape`."""
+    """A probe's requests with ids NAME-N; only they share its prefix. `unit_s`: see `Shape`."""
+    prefix = tokens.prompt(WorkloadRequest(f"{name}-prefix", 0.0, probe.shared, 1))
     items = [
         WorkloadRequest(f"{name}-{i}", shape.send_at * unit_s, shape.prompt, shape.output)
         for i, shape in enumerate(probe.shapes)
     ]
-    return [
-        replace(item, prompt_token_ids=tuple(token + FIRST_TOKEN for token in tokens.prompt(item)))
-        for item in items
-    ]
+    return [replace(item, prompt_token_ids=_prompt(prefix, tokens.prompt(item))) for item in items]
+
+
+def _prompt(prefix: Sequence[int], own: Sequence[int]) -> tuple[int, ...]:
+    """A prompt as long as `own` that begins with a prefix."""
+    return tuple(token + FIRST_TOKEN for token in (*prefix, *own[len(prefix) :]))
 
 
 def asks(items: Sequence[WorkloadRequest]) -> list[Ask]:

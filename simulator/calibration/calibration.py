@@ -17,7 +17,7 @@ from simulator.calibration.terms import COUNTS, CURVED, Curve, Prices, counts, c
 from workbench.errors import ConfigError
 from workbench.step_profile import StepShape
 
-FORMAT = 2
+FORMAT = 3
 DIGITS = 6
 UNSEEN = 2.0
 

@@ -107,7 +107,7 @@ def _model(steps: Sequence[MeasuredStep]) -> Calibration:
 def _prices(steps: Sequence[MeasuredStep]) -> tuple[Prices, Prices]:
     """(device, host) of some steps."""
     on_device = np.array([max(s.seconds - s.host_s, SMALLEST) for s in steps])
-    device = _fit(steps, on_device, on_device, COUNTS, CURVED)
+    device = _fit(steps, on_device, on_device, _told_counts(steps), CURVED)
     told = [s for s in steps if s.host_s > 0]
     if not told:
         return device, Prices({})
@@ -115,6 +115,13 @@ def _prices(steps: Sequence[MeasuredStep]) -> tuple[Prices, Prices]:
     # an error of the host's share matters as a part of the whole step
     whole = np.array([s.seconds for s in told])
     return device, _fit(told, host_s, whole, HOST_COUNTS)
+
+
+def _told_counts(steps: Sequence[MeasuredStep]) -> Sequence[str]:
+    """The counts that these steps can price: where nobody shares keys, all keys are distinct."""
+    if any(step.shape.shared_context for step in steps):
+        return COUNTS
+    return [name for name in COUNTS if name != "distinct_context"]
 
 
 def _nodes(values: Array, first: float, factor: float) -> tuple[float, ...]:
@@ -262,8 +269,8 @@ def _folds(steps: Sequence[MeasuredStep]) -> NDArray[np.int64]:
 
 
 def _key(shape: StepShape) -> tuple[Any, ...]:
-    rest = (shape.num_samples, shape.num_swap_blocks, shape.longest_decode)
-    return (shape.num_decodes, shape.decode_context, tuple(shape.prefills), *rest)
+    rows = (shape.num_decodes, tuple(shape.prefills), shape.num_samples, shape.num_swap_blocks)
+    return (*rows, shape.decode_context, shape.longest_decode, shape.shared_context)
 
 
 def _told(log_ratios: Array) -> dict[str, Any]:

@@ -25,6 +25,7 @@ COUNTS = (
     "mixed",  # 1 where there are chunks as well
     "decodes",  # rows of one token
     "decode_context",  # keys that they read
+    "distinct_context",  # keys that they read, those that rows share counted once
     "chunks",  # rows of several tokens
     "chunk_pairs",  # pairs of a query and a key in them
     "chunk_context",  # keys that they read
@@ -49,12 +50,18 @@ def counts(shape: StepShape) -> tuple[float, ...]:
         float(shape.num_decodes > 0 and len(shape.prefills) > 0),
         float(shape.num_decodes),
         float(shape.decode_context),
+        float(distinct_context(shape)),
         float(len(shape.prefills)),
         pairs,
         float(keys),
         float(shape.num_samples),
         float(shape.num_swap_blocks),
     )
+
+
+def distinct_context(shape: StepShape) -> int:
+    """Keys of decodes that no row before has read; requests that compute prompts may share, too."""
+    return max(shape.decode_context - shape.shared_context, min(shape.decode_context, 1))
 
 
 def curved(shape: StepShape) -> tuple[float, ...]:

@@ -41,4 +41,4 @@ class DraftingCostModel(CostModel):
 def _one_token_a_row(shape: StepShape) -> StepShape:
     rows = shape.num_requests
     context = shape.decode_context + sum(query + cached for query, cached in shape.prefills)
-    return StepShape(rows, context, [], rows)
+    return StepShape(rows, context, [], rows, shared_context=shape.shared_context)

@@ -1,5 +1,7 @@
 """The designed workload of a calibration keeps to the engine's limits."""
 
+from collections import Counter
+
 from experiments.bursts import burst_sizes, burst_workload
 from simulator.calibration import Calibration
 from simulator.calibration.terms import Prices
@@ -10,6 +12,18 @@ MODEL = Calibration(Prices({"step": 0.005, "decodes": 0.0005}), Prices({}))
 def test_bursts_reach_every_size_of_batch() -> None:
     assert burst_sizes(16) == [1, 2, 4, 8, 16, 25]
     assert burst_sizes(1) == [1, 2]
+
+
+def test_some_bursts_begin_with_the_same_text() -> None:
+    requests = list(burst_workload(MODEL, 256, 16, 1000, 20.0, seed=3, block_size=16).initial())
+    assert all(len(r.hash_ids or ()) == r.num_prompt_tokens // 16 for r in requests)
+    first = Counter(r.hash_ids[0] for r in requests if r.hash_ids)
+    sharing = sum(number for number in first.values() if number > 1)
+    assert 0.2 < sharing / len(requests) < 0.8
+    last = [r.hash_ids[-1] for r in requests if r.hash_ids and len(r.hash_ids) > 20]
+    assert len(last) == len(set(last))
+    alone = list(burst_workload(MODEL, 256, 16, 40, 20.0, seed=3, block_size=16).initial())
+    assert max(Counter(r.hash_ids[:1] for r in alone if r.hash_ids).values()) == 1
 
 
 def test_lengths_and_times_are_within_limits() -> None:

@@ -32,6 +32,7 @@ class BlockPool:
 
     Attributes:
         ref_counts: Users of each block, by block id.
+        num_shared_refs: Users of blocks beyond the first of each, over all blocks.
         key_of: Key of each block's content, by block id; None where it is not cached.
     """
 
@@ -42,6 +43,7 @@ class BlockPool:
         "eviction",
         "key_of",
         "num_blocks",
+        "num_shared_refs",
         "ref_counts",
     )
 
@@ -49,6 +51,7 @@ class BlockPool:
         self.num_blocks = num_blocks
         self.eviction = eviction
         self.ref_counts = [0] * (num_blocks + 1)
+        self.num_shared_refs = 0
         self.key_of: list[Hashable | None] = [None] * (num_blocks + 1)
         self._by_key: dict[Hashable, int] = {}
         # Further blocks with a key that a block has already, in the order they were cached: two
@@ -127,7 +130,9 @@ class BlockPool:
         for block in blocks:
             if block == NULL_BLOCK:
                 continue
-            if not ref_counts[block]:
+            if ref_counts[block]:
+                self.num_shared_refs += 1
+            else:
                 was_free.append(block)
             ref_counts[block] += 1
         if was_free:
@@ -145,6 +150,8 @@ class BlockPool:
             ref_counts[block] = count - 1
         ref_counts[NULL_BLOCK] = 0
         released = [block for block, count in zip(blocks, counts, strict=True) if count == 1]
+        if len(released) < len(blocks):
+            self.num_shared_refs -= sum(count > 1 for count in counts)
         keys = list(map(key_of.__getitem__, released))
         num_emptied = keys.count(None)
         if not num_emptied:

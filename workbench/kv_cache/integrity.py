@@ -24,6 +24,8 @@ def check_integrity(pool: BlockPool | RunPool, requests: Iterable[Request]) -> N
                 references[block] += 1
         if isinstance(pool, RunPool):
             _check_runs(pool, request)
+    num_shared = sum(count - 1 for count in references if count)
+    assert num_shared == pool.num_shared_refs, "shared blocks are counted wrongly"
     if isinstance(pool, BlockPool):
         assert references[1:] == pool.ref_counts[1:], "reference counts and tables disagree"
     else:

@@ -88,6 +88,11 @@ class KVCacheManager:
         return self.pool.num_blocks - self.pool.num_free_blocks
 
     @property
+    def num_shared_tokens(self) -> int:
+        """KV tokens of requests in blocks that another one holds; the first user counts none."""
+        return self.pool.num_shared_refs * self.block_size // len(self.groups)
+
+    @property
     def usage(self) -> float:
         """Share of the blocks that requests reference, 0 to 1."""
         return self.num_used_blocks / self.pool.num_blocks

@@ -24,13 +24,23 @@ class RunPool:
 
     Attributes:
         num_free_blocks: Blocks that nobody references.
+        num_shared_refs: As in BlockPool.
     """
 
-    __slots__ = ("_doubles", "_empty", "_line", "_runs", "num_blocks", "num_free_blocks")
+    __slots__ = (
+        "_doubles",
+        "_empty",
+        "_line",
+        "_runs",
+        "num_blocks",
+        "num_free_blocks",
+        "num_shared_refs",
+    )
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
         self.num_free_blocks = num_blocks
+        self.num_shared_refs = 0
         self._runs: dict[Hashable, BlockRun] = {}  # by first key, doubles left out
         self._doubles: dict[Hashable, list[BlockRun]] = {}  # in the order they were cached
         # The line of free blocks: a stack of those without content, its top first; then cached runs
@@ -103,6 +113,8 @@ class RunPool:
                 del self._line[run]
             if is_free:
                 self.num_free_blocks -= count
+            else:
+                self.num_shared_refs += count
             run.holders.append(held)
             held.runs.append(run)
 
@@ -176,7 +188,9 @@ class RunPool:
             return
         for run in reversed(held.runs):
             run.holders.remove(held)
-            if not run.holders:
+            if run.holders:
+                self.num_shared_refs -= len(run.blocks)
+            else:
                 self._line[run] = None
                 self.num_free_blocks += len(run.blocks)
         held.runs = []

@@ -57,7 +57,9 @@ class CompletionPass:
         output._rows = self._rows_of(batch, num_rows, tick)
         output.num_running = len(state.running)
         output.num_waiting = len(state.waiting)
-        output.num_used_blocks = self._state.kv_cache_manager.num_used_blocks
+        cache = state.kv_cache_manager
+        output.num_used_blocks = cache.num_used_blocks
+        shape.shared_context = cache.num_shared_tokens
         state.in_flight.append(step)
         self._count_step(batch, num_rows)
 

@@ -48,7 +48,8 @@ class DecodeAhead:
         """
         cohort, durations = self._state.cohort, self._begin()
         size = cohort.size
-        shape = StepShape(size, cohort.context_tokens + size, [], size)
+        shared = self._state.kv_cache_manager.num_shared_tokens  # decodes share nothing new
+        shape = StepShape(size, cohort.context_tokens + size, [], size, shared_context=shared)
         ends: list[float] = []
         end, last_end = now, min(horizon, MAX_SECONDS)
         num_quiet = cohort.num_quiet_ticks()

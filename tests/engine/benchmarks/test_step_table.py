@@ -5,7 +5,15 @@ from typing import Any
 import pytest
 
 from engine.benchmarks.served_steps import serve
-from engine.benchmarks.step_table import Limits, Point, grid, measure_grid, sizes
+from engine.benchmarks.step_table import (
+    Limits,
+    Point,
+    grid,
+    measure_grid,
+    sizes,
+    synthetic_steps,
+)
+from engine.benchmarks.synthetic import Row
 from engine.build import EngineParts
 from engine.errors import InputError
 from tests.engine.harness import make_engine
@@ -24,7 +32,7 @@ def engine(**fields: Any) -> EngineParts:
 @pytest.mark.parametrize("limits", [Limits(64, 4, 200), Limits(8192, 256, 9000), Limits(16, 1, 90)])
 def test_a_grid_goes_to_the_limits_and_no_further(limits: Limits) -> None:
     points = grid(limits)
-    assert len(points) == len(set(points)) <= 200
+    assert len(points) == len(set(points)) <= 230
     tokens = [p.num_decodes + p.num_chunks * p.query_len for p in points]
     assert max(tokens) == limits.num_tokens or max(tokens) == limits.length
     assert max(p.num_decodes for p in points) == min(limits.num_rows, limits.num_tokens)
@@ -32,6 +40,10 @@ def test_a_grid_goes_to_the_limits_and_no_further(limits: Limits) -> None:
         assert max(point.contexts(), default=0) <= limits.length
         assert point.chunk_context + point.query_len <= limits.length
         assert point.num_decodes + point.num_chunks <= limits.num_rows + 3
+        assert point.shared_len <= min(point.contexts(), default=0)
+    sharing = {(p.num_decodes, p.context) for p in points if p.shared_len}
+    assert sharing <= {(p.num_decodes, p.context) for p in points if not p.shared_len}
+    assert bool(sharing) == (limits.num_rows > 1)
 
 
 def test_contexts_are_spread_around_their_mean() -> None:
@@ -52,6 +64,20 @@ def test_points_become_measured_steps() -> None:
     assert steps[2].shape.decode_context == 2 * steps[2].shape.longest_decode
     assert all(s.seconds > 0 and not s.host_s for s in steps)
     assert parts.runner.input_batch.slot_of == {}
+
+
+def test_rows_share_the_blocks_that_a_point_says() -> None:
+    parts = engine()
+    steps = synthetic_steps(parts)
+    output = steps.join([Row(1, 60, shared_len=40), Row(1, 90, shared_len=40), Row(1, 60)])
+    tables = [new.block_ids[0] for new in output.scheduled_new_reqs]
+    assert tables[0][:2] == tables[1][:2]
+    assert len({block for table in tables for block in table}) == sum(map(len, tables)) - 2
+    points = [Point(3, 60, spread=0.0, shared_len=n) for n in (40, 0)]
+    shared, own = (step.shape for step in measure_grid(parts, points, repeats=1))
+    assert shared.shared_context == 2 * 32
+    assert own.shared_context == 0
+    assert shared.decode_context == own.decode_context
 
 
 def test_a_cache_without_room_is_refused() -> None:
@@ -82,6 +108,14 @@ def test_the_longest_decode_of_a_step_is_noted() -> None:
     assert len(both) == 11
     for shape in both:
         assert 2 * shape.longest_decode - shape.decode_context == 13
+
+
+def test_shared_blocks_of_a_run_are_noted() -> None:
+    parts = engine(enable_prefix_caching=True)
+    ids = {"hash_ids": (1, 2), "hash_block_size": 16}
+    requests = [WorkloadRequest(name, 0.0, 36, 4, **ids) for name in "ab"]
+    _, steps = serve(parts, ListWorkload(requests), "run/0")
+    assert [s.shape.shared_context for s in steps.busy if s.shape.num_decodes == 2] == [32] * 3
 
 
 def test_a_pause_is_nobodys_step_and_the_engine_goes_on() -> None:

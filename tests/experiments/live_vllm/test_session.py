@@ -9,7 +9,7 @@ from experiments.live_vllm.calibrate import LiveCalibrator
 from experiments.live_vllm.compare import capacity, compare
 from experiments.live_vllm.errors import ServerError
 from experiments.live_vllm.probes import KINDS, probes
-from experiments.live_vllm.requests import at_rate, parts_of, shapes_of
+from experiments.live_vllm.requests import at_rate, of_probe, parts_of, shapes_of
 from experiments.live_vllm.session import LiveSession
 from experiments.run import compose_config
 from tests.experiments.live_vllm.fake_server import SETTINGS, FakeEngine, FakeServer
@@ -128,7 +128,15 @@ def test_probes_fit_the_server_and_differ_by_round():
         kinds = {probe.kind for probe in planned}
         assert kinds == {"warm", "single", "batch", "burst", "trickle"}
         for probe in planned:
-            assert all(s.prompt + s.output <= 512 and s.prompt > 0 for s in probe.shapes)
+            assert all(s.prompt + s.output <= 512 and s.prompt > probe.shared for s in probe.shapes)
+        if number:  # a round of short prompts may have nothing to share
+            assert any(probe.shared for probe in planned)
+        tokens = WorkloadTokens(500, 1)
+        for probe in planned:
+            prompts = [i.prompt_token_ids for i in of_probe(probe, "p", tokens, 0.0)]
+            assert [len(p) for p in prompts] == [s.prompt for s in probe.shapes]
+            assert len({p[: probe.shared] for p in prompts}) == 1
+            assert len({p[probe.shared :] for p in prompts}) == len(prompts)
     assert len({tuple(planned) for planned in rounds}) == KINDS
     sizes = [len(probe.shapes) for planned in rounds for probe in planned]
     assert max(sizes) == 3 * SETTINGS["max_num_seqs"] or max(sizes) == 12

@@ -49,6 +49,32 @@ def test_uneven_contexts_have_a_price_where_they_cost_something() -> None:
     assert uneven.typical_s(shape) - even.typical_s(shape) == pytest.approx(8e-4, rel=0.05)
 
 
+def test_keys_that_rows_share_have_a_price_of_their_own() -> None:
+    def priced(shape: StepShape, read_s: float) -> float:
+        return true_s(shape) + read_s * (shape.decode_context - shape.shared_context)
+
+    def steps(most_shared: float) -> list[MeasuredStep]:
+        rng = np.random.default_rng(11)
+        found = []
+        for number in range(240):
+            rows, context = int(rng.integers(1, 17)), int(rng.integers(10, 500))
+            shared = int(most_shared * rng.uniform() * context) * (rows - 1)
+            shape = StepShape(rows, rows * context, [], rows, shared_context=shared)
+            found.append(MeasuredStep(shape, priced(shape, 1e-7), HOST_S, f"run/{number % 4}"))
+        return found
+
+    found, unshared = fit(steps(0.9)), fit(steps(0.0))
+    assert found.device.seconds["distinct_context"] == pytest.approx(1e-7, rel=0.05)
+    assert found.device.seconds["decode_context"] == pytest.approx(3e-8, rel=0.1)
+    for shared in (0, 3000):
+        shape = StepShape(8, 4000, [], 8, shared_context=shared)
+        assert found.typical_s(shape) == pytest.approx(priced(shape, 1e-7), rel=0.02)
+    # nothing was seen of sharing: no key may seem cheaper for it
+    assert "distinct_context" not in unshared.device.seconds
+    shape = StepShape(8, 4000, [], 8)
+    assert unshared.typical_s(shape) == pytest.approx(priced(shape, 1e-7), rel=0.02)
+
+
 def test_padding_that_ends_is_priced_as_it_is() -> None:
     # a backend that makes two groups of rows once too much would be padded
     rng = np.random.default_rng(17)
@@ -195,7 +221,7 @@ def test_what_is_no_calibration_is_refused(tmp_path: Path) -> None:
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
         (json.dumps({"format": 99}), "has format 99"),
-        (json.dumps({"format": 2}), "cannot be read"),
+        (json.dumps({"format": 3}), "cannot be read"),
     ):
         file.write_text(text)
         with pytest.raises(ConfigError, match=message):
