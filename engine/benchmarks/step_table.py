@@ -50,7 +50,7 @@ class Point:
         query_len, chunk_context: Tokens of each chunk, and tokens before it.
         num_chunks: Chunks.
         spread: How far the shortest and the longest context lie from the mean, as a part of it.
-        shared_len: Tokens of each context that are all rows' in common; used in whole blocks.
+        shared_len: Tokens of each context that are all rows' in common, in whole KV blocks.
     """
 
     num_decodes: int
@@ -77,11 +77,13 @@ class Limits:
         num_tokens: Of a step.
         num_rows: Of a step.
         length: Of a request, tokens.
+        block_size: Tokens of a KV block.
     """
 
     num_tokens: int
     num_rows: int
     length: int
+    block_size: int = 16
 
     @classmethod
     def of(cls, parts: EngineParts) -> "Limits":
@@ -90,7 +92,8 @@ class Limits:
         Raises:
             ConfigError: Its KV cache or its longest request is too small to time steps in.
         """
-        config, held = parts.scheduler_config, parts.num_blocks * parts.cache_config.block_size
+        config, block_size = parts.scheduler_config, parts.cache_config.block_size
+        held = parts.num_blocks * block_size
         longest = min(config.max_model_len or held, held)
         if longest < FEWEST_TOKENS:
             raise ConfigError(
@@ -98,7 +101,8 @@ class Limits:
                 f" timed with requests of at least {FEWEST_TOKENS}, raise"
                 " cache.num_gpu_blocks_override or scheduler.max_model_len"
             )
-        return cls(config.max_num_batched_tokens, config.max_num_seqs, longest - ROOM)
+        tokens, rows = config.max_num_batched_tokens, config.max_num_seqs
+        return cls(tokens, rows, longest - ROOM, block_size)
 
 
 def grid(limits: Limits, is_dry_run: bool = False) -> list[Point]:
@@ -110,7 +114,7 @@ def grid(limits: Limits, is_dry_run: bool = False) -> list[Point]:
     points = [
         Point(batch, max(int(share * length), 8)) for share in DECODE_CONTEXTS for batch in batches
     ]
-    points += _even_decodes(batches, length)
+    points += _even_decodes(batches, limits)
     for share in CHUNK_CONTEXTS:
         context = int(share * length)
         chunks = sizes(SMALLEST_CHUNK, min(limits.num_tokens, length - context))
@@ -125,14 +129,15 @@ def grid(limits: Limits, is_dry_run: bool = False) -> list[Point]:
     return list(dict.fromkeys(points))
 
 
-def _even_decodes(batches: Sequence[int], length: int) -> Iterable[Point]:
+def _even_decodes(batches: Sequence[int], limits: Limits) -> Iterable[Point]:
     """Decodes of equal contexts, each with keys of its own and with most of them in common."""
     for share in EVEN_CONTEXTS:
-        context = max(int(share * length), 8)
+        context = max(int(share * limits.length), 8)
+        shared = int(SHARED * context) // limits.block_size * limits.block_size
         for batch in batches:
             if batch > 1:
                 yield Point(batch, context, spread=0.0)
-                yield Point(batch, context, spread=0.0, shared_len=int(SHARED * context))
+                yield Point(batch, context, spread=0.0, shared_len=shared)
 
 
 def _mixtures(limits: Limits) -> Iterable[Point]:
@@ -165,30 +170,27 @@ def measure(
     parts: EngineParts, steps: SyntheticSteps, point: Point, repeats: int = REPEATS
 ) -> MeasuredStep:
     """Time one point; where the engine starts steps early, with the next step behind it."""
-    runner, block_size = parts.runner, parts.cache_config.block_size
-    rows = [Row(1, context, shared_len=point.shared_len) for context in point.contexts()]
+    shared, runner = point.shared_len, parts.runner
+    rows = [Row(1, context, shared_len=shared) for context in point.contexts()]
     if point.num_chunks:
         chunks = [Row(point.query_len, point.chunk_context)] * point.num_chunks
         took = time_shape(runner, steps, rows, chunks, repeats)
-        shape = _shape(point, (repeats + 1) // 2, block_size)
-        return MeasuredStep(shape, took.alone_s, source=SOURCE)
+        return MeasuredStep(_shape(point, (repeats + 1) // 2), took.alone_s, source=SOURCE)
     is_async = parts.scheduler_config.async_scheduling
     took = time_decode(runner, steps, rows, repeats, is_async)
-    shape = _shape(point, 3 + repeats // 2, block_size)
-    return MeasuredStep(shape, took.pipelined_s, source=SOURCE)
+    return MeasuredStep(_shape(point, 3 + repeats // 2), took.pipelined_s, source=SOURCE)
 
 
-def _shape(point: Point, num_grown: int, block_size: int) -> StepShape:
+def _shape(point: Point, num_grown: int) -> StepShape:
     """The point as a cost model sees it, its decodes grown by some tokens when it is timed."""
     contexts = [context + 1 + num_grown for context in point.contexts()]
-    shared = point.shared_len // block_size * block_size
     return StepShape(
         point.num_decodes,
         sum(contexts),
         [(point.query_len, point.chunk_context)] * point.num_chunks,
         point.num_decodes + point.num_chunks,
         longest_decode=max(contexts, default=0),
-        shared_context=shared * max(point.num_decodes - 1, 0),
+        shared_context=point.shared_len * max(point.num_decodes - 1, 0),
     )
 
 

@@ -41,6 +41,7 @@ def test_a_grid_goes_to_the_limits_and_no_further(limits: Limits) -> None:
         assert point.chunk_context + point.query_len <= limits.length
         assert point.num_decodes + point.num_chunks <= limits.num_rows + 3
         assert point.shared_len <= min(point.contexts(), default=0)
+        assert point.shared_len % limits.block_size == 0
     sharing = {(p.num_decodes, p.context) for p in points if p.shared_len}
     assert sharing <= {(p.num_decodes, p.context) for p in points if not p.shared_len}
     assert bool(sharing) == (limits.num_rows > 1)
@@ -73,7 +74,7 @@ def test_rows_share_the_blocks_that_a_point_says() -> None:
     tables = [new.block_ids[0] for new in output.scheduled_new_reqs]
     assert tables[0][:2] == tables[1][:2]
     assert len({block for table in tables for block in table}) == sum(map(len, tables)) - 2
-    points = [Point(3, 60, spread=0.0, shared_len=n) for n in (40, 0)]
+    points = [Point(3, 60, spread=0.0, shared_len=n) for n in (32, 0)]
     shared, own = (step.shape for step in measure_grid(parts, points, repeats=1))
     assert shared.shared_context == 2 * 32
     assert own.shared_context == 0
