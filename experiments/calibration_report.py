@@ -20,6 +20,7 @@ MEANING = {
     "mixed": "a step with prompt chunks besides",
     "decodes": "a row that decodes",
     "decode_context": "a key that decodes read",
+    "distinct_context": "a key that decodes read, once for all that share it",
     "chunks": "a prompt chunk",
     "chunk_pairs": "a query and a key of a chunk",
     "chunk_context": "a key that chunks read",

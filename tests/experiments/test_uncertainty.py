@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from experiments.calibration_report import write_calibration_report
+from experiments.calibration_report import price_table, write_calibration_report
 from experiments.run import main
 from experiments.uncertainty import HEADLINES, Uncertainty, intervals
 from experiments.validate import check_has_bands
 from simulator.calibration import Calibration, fit
+from simulator.calibration.terms import COUNTS, CURVED, Curve, Prices
 from tests.simulator.calibration.worlds import designed, recorded
 from workbench.errors import ConfigError
 
@@ -114,6 +115,13 @@ def test_a_validation_refuses_such_a_calibration_before_it_runs_anything(
     file = one_recording[1].partition("=")[2]
     with pytest.raises(ConfigError, match=r"validate.calibration=.* fewer than 2 recordings"):
         check_has_bands(Calibration.load(Path(file)), file)
+
+
+def test_the_page_of_a_calibration_has_a_line_for_every_price() -> None:
+    curve = Curve((0.0, 10.0), (1e-6,))
+    prices = Prices(dict.fromkeys(COUNTS, 1e-5), dict.fromkeys(CURVED, curve))
+    table = price_table(Calibration(prices, prices))
+    assert len({row[0] for row in table.rows}) == len(COUNTS) + len(CURVED)
 
 
 def test_the_page_of_a_calibration_says_what_one_recording_does_not_know(tmp_path: Path) -> None:
