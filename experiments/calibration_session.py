@@ -6,16 +6,18 @@ engine is timed is known by `engine.benchmarks`.
 
 import json
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from experiments.bursts import burst_workload
 from experiments.machine_watch import Disturbance
+from experiments.pace_log import PaceLog
 from experiments.run_folder import write_json
 from experiments.steady_cpus import SteadyCpus
 from simulator.calibration import fit
@@ -50,7 +52,7 @@ class CalibrateSettings:
         steady: Whether the engine's CPUs are kept awake and watched. Then steps take the time that
             they take on such CPUs, a little less than those of a server that is idle now and then.
         slowed: How much slower than at their best watched CPUs may be before a recording is
-            repeated, as a part.
+            repeated, as a part. Prices are those of a typical pace, whatever it was.
         patience_s: Seconds to wait for a quiet machine before each measurement.
     """
 
@@ -59,7 +61,7 @@ class CalibrateSettings:
     serve_s: float = 8.0
     disturbed: float = 0.15
     steady: bool = False
-    slowed: float = 0.1
+    slowed: float = 1.0
     patience_s: float = 20.0
 
     def __post_init__(self) -> None:
@@ -125,7 +127,8 @@ class CalibrationSession:
             watch = self._cpus.watch()
             timed = measure_grid(self._assembly.parts, points, self._settings.repeats)
             for place, step in enumerate(timed, 1):
-                row = step_row(MeasuredStep(step.shape, step.seconds, step.host_s, source))
+                pace = self._cpus.paces.near(time.monotonic())
+                row = step_row(replace(step, source=source, pace=pace))
                 file.write(",".join(row) + "\n")
                 file.flush()
                 bar.update()
@@ -166,7 +169,7 @@ class CalibrationSession:
             )
             seen = watch.seen()
             if best is None or seen.harm < best[0].harm:
-                best = (seen, _recorded(served, number))
+                best = (seen, _recorded(served, number, self._cpus.paces))
             if self._is_quiet(seen):
                 break
         assert best is not None
@@ -220,14 +223,21 @@ class CalibrationSession:
         }
 
 
-def _recorded(served: "ServedSteps", number: int) -> list[MeasuredStep]:
+def _recorded(served: "ServedSteps", number: int, paces: PaceLog) -> list[MeasuredStep]:
     """The steps of a recording; those that found the engine idle were timed without a host."""
-    first = [replace(step, source=f"{FIRST}/{number}") for step in served.first]
-    return [*first, *served.busy]
+    first = [
+        replace(step, source=f"{FIRST}/{number}", pace=paces.near(end))
+        for step, end in zip(served.first, served.first_ends, strict=True)
+    ]
+    busy = [
+        replace(step, pace=paces.near(end))
+        for step, end in zip(served.busy, served.busy_ends, strict=True)
+    ]
+    return [*first, *busy]
 
 
 def median_steps(steps: Sequence[MeasuredStep], source: str = "grid") -> list[MeasuredStep]:
-    """Steps of equal shape as one, with the median of their times."""
+    """Steps of equal shape as one, with the median of their times and the pace that it had."""
     found: dict[Any, list[MeasuredStep]] = {}
     for step in steps:
         shape = step.shape
@@ -235,7 +245,12 @@ def median_steps(steps: Sequence[MeasuredStep], source: str = "grid") -> list[Me
         contexts = (shape.longest_decode, shape.shared_context)
         key = (*counts, tuple(shape.prefills), shape.num_swap_blocks, *contexts)
         found.setdefault(key, []).append(step)
-    return [
-        MeasuredStep(same[0].shape, median(step.seconds for step in same), source=source)
-        for same in found.values()
-    ]
+    return [_median_step(same, source) for same in found.values()]
+
+
+def _median_step(same: Sequence[MeasuredStep], source: str) -> MeasuredStep:
+    ordered = sorted(same, key=lambda step: step.seconds)
+    middle = ordered[(len(same) - 1) // 2 : len(same) // 2 + 1]
+    seconds = fmean(step.seconds for step in middle)
+    pace = fmean(step.pace for step in middle)
+    return MeasuredStep(same[0].shape, seconds, source=source, pace=pace)

@@ -3,8 +3,10 @@
     python -m experiments.pace_probe awake CPU
     python -m experiments.pace_probe pace CPU FILE
 
-`pace` appends a line to FILE five times a second: when (time.monotonic), and the CPU nanoseconds
-that a fixed piece of work took, half of it arithmetic and half of it memory.
+`pace` appends a line to FILE ten times a second: when (time.monotonic), and the CPU nanoseconds
+that a fixed piece of work took: some arithmetic, and Python that follows a list from place to
+place. The second is what a neighbour on the other half of a core slows down most, as it does an
+engine.
 """
 
 import os
@@ -12,9 +14,10 @@ import sys
 import time
 from pathlib import Path
 
-PERIOD_S = 0.2
+PERIOD_S = 0.1
 SIZE = 96  # of the square matrices: they stay in a CPU's own cache
-NUM_BYTES = 1 << 21  # copied: more than a CPU's own cache holds, so neighbours are felt
+PLACES = 1 << 15  # of the list: with its numbers a megabyte
+JUMPS = 3000
 WARM_UP = 20
 
 
@@ -33,16 +36,21 @@ def tell_pace(cpu: int, path: Path) -> None:
     import numpy as np
 
     os.sched_setaffinity(0, {cpu})
-    matrix = np.random.default_rng(0).random((SIZE, SIZE), dtype=np.float32)
-    source = np.zeros(NUM_BYTES, dtype=np.uint8)
-    target = np.empty_like(source)
+    rng = np.random.default_rng(0)
+    matrix = rng.random((SIZE, SIZE), dtype=np.float32)
+    order = rng.permutation(PLACES)
+    following = np.empty(PLACES, dtype=np.int64)
+    following[order] = np.roll(order, -1)  # one circle through all places
+    jumps: list[int] = following.tolist()
 
     def work() -> int:
         start = time.thread_time_ns()
         product = matrix
         for _ in range(3):
             product = product @ matrix
-        np.copyto(target, source)
+        place = 0
+        for _ in range(JUMPS):
+            place = jumps[place]
         return time.thread_time_ns() - start
 
     for _ in range(WARM_UP):

@@ -3,13 +3,14 @@
 A CPU of a virtual machine loses its place while it idles, and is much slower while another machine
 works on the other half of its core; nothing in the machine's own counters says so. So each
 CPU that the measured process uses is kept awake by a process of idle priority, which gives way at
-once, and a small piece of fixed work tells five times a second how fast the CPU is. The process is
+once, and a small piece of fixed work tells ten times a second how fast the CPU is. The process is
 kept on these CPUs. Where an operating system knows none of this, nothing is done and nothing known.
 
 For one process only. Several that talk to each other are moved to CPUs that idle, and none does:
 they would wait for one another.
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from typing import Self
 import numpy as np
 
 from experiments.machine_watch import Disturbance, MachineWatch
+from experiments.pace_log import Array, PaceLog
 from experiments.process_stat import ProcessStat
 
 LOOK_S = 1.5
@@ -37,6 +39,9 @@ class SteadyCpus:
 
     Args:
         num_cpus: As many as the measured process has threads; 0: watch nothing, change nothing.
+
+    Attributes:
+        paces: What was told of the CPUs' pace; of no use once the block has ended.
     """
 
     def __init__(self, num_cpus: int) -> None:
@@ -46,11 +51,13 @@ class SteadyCpus:
         self._cpus = usable[len(usable) - min(num_cpus, len(usable)) :] if num_cpus else []
         self._helpers: list[subprocess.Popen[bytes]] = []
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self.paces = PaceLog()
 
     def __enter__(self) -> Self:
         if not self._cpus:
             return self
         self._folder = tempfile.TemporaryDirectory()
+        self.paces = PaceLog(self._file(cpu) for cpu in self._cpus)
         environment = os.environ | dict.fromkeys(ONE_THREAD, "1")
         for cpu in self._cpus:
             for words in (["awake", str(cpu)], ["pace", str(cpu), str(self._file(cpu))]):
@@ -107,24 +114,20 @@ class SteadyCpus:
     def slowed(self, since: float) -> float | None:
         """How much longer the work took since then, as a part of its time on CPUs left alone.
 
-        Of the slowest CPU; None: not known.
+        None: not known.
 
         Args:
             since: time.monotonic().
         """
-        found = [_slowed(self._file(cpu), since) for cpu in self._cpus]
-        return max((value for value in found if value is not None), default=None)
+        return _slowed(self.paces.during(since, math.inf), self.paces.so_far())
 
     def _file(self, cpu: int) -> Path:
         assert self._folder is not None, "only inside the with block"
         return Path(self._folder.name, f"pace_{cpu}")
 
 
-def _slowed(file: Path, since: float) -> float | None:
-    whole = file.read_text(encoding="utf-8").rpartition("\n")[0] if file.exists() else ""
-    table = np.array([line.split() for line in whole.splitlines()], dtype=np.float64)
-    recent = table[table[:, 0] >= since, 1] if len(table) else table
+def _slowed(recent: Array, everything: Array) -> float | None:
     if len(recent) < FEWEST:
         return None
     counted = np.sort(recent)[: round(MOST * len(recent))]
-    return max(float(np.mean(counted) / np.quantile(table[:, 1], BEST)) - 1.0, 0.0)
+    return max(float(np.mean(counted) / np.quantile(everything, BEST)) - 1.0, 0.0)

@@ -4,12 +4,11 @@ r"""The same workload on the engine and in the calibrated simulator, and how far
         hydra.run.dir=OUT [validate.loads=[0.2,0.6,0.9,1.5]] [validate.policies=[…]] …
 
 Measures the engine's capacity, then runs each load under each policy on the engine, and each in the
-simulator: once as the calibration says, once at the speed that the engine's decode steps had in the
-run, and again and again with the calibration's errors drawn, for the bands. The calibration's
-rounds are measured before, between and after the engine's runs, so that what the machine does
-meanwhile falls on both alike; `validate.calibration=FILE` names one that is there.
-OUT/validation.json holds every number, OUT/report.html shows them. What has been run is kept: the
-same command goes on.
+simulator: once as the calibration says, once at the speed that the machine had in the run, and
+again and again with the calibration's errors drawn, for the bands. The calibration's rounds are
+measured before, between and after the engine's runs, so that what the machine does meanwhile falls
+on both alike; `validate.calibration=FILE` names one that is there. OUT/validation.json holds every
+number, OUT/report.html shows them. What has been run is kept: the same command goes on.
 """
 
 import shlex
@@ -30,6 +29,9 @@ from experiments.tables import json_safe
 from experiments.uncertainty import drawn_runs, summaries
 from experiments.validation import runs
 from experiments.validation.compare import (
+    AT_ITS_SPEED,
+    ENGINE,
+    SIMULATOR,
     case_result,
     coverage,
     errors_of_means,
@@ -77,6 +79,7 @@ def validate(
         "capacity_requests_per_s": capacity,
         "goals": verdicts(cases),
         "errors_of_means": errors_of_means(cases),
+        "errors_of_means_at_its_speed": errors_of_means(cases, AT_ITS_SPEED),
         "rankings": rankings(cases),
         "coverage": coverage(cases) | {"level": settings.level},
         "cases": cases,
@@ -169,13 +172,15 @@ def _case(
     from experiments.assemble import Assembly
 
     place = folder / "runs" / case.name
-    engine, seen = runs.World(place / runs.ENGINE), runs.watched(place)
+    engine, seen = runs.World(place / ENGINE), runs.watched(place)
     blocks = int(engine.summary["num_kv_blocks"])
     config = plan.simulated(case, capacity, blocks, file)
-    simulated = runs.simulate(place, runs.SIMULATOR, config)
-    slowdown = runs.pace(engine.steps(), simulated.steps())
+    simulated = runs.simulate(place, SIMULATOR, config)
+    of_decodes = runs.pace(engine.steps(), simulated.steps())
+    told = Calibration.load(file).pace.slowdown(seen.get("paces", ()))
+    slowdown = of_decodes if told is None else told
     at_its_speed = plan.simulated(case, capacity, blocks, file, slowdown)
-    corrected = runs.simulate(place, runs.CORRECTED, at_its_speed)
+    corrected = runs.simulate(place, AT_ITS_SPEED, at_its_speed)
     assembly = Assembly.from_config(config)
     drawn = summaries(assembly, drawn_runs(assembly, settings.runs, plan.seed))
     identity = {
@@ -184,6 +189,8 @@ def _case(
         "repeat": case.repeat,
         "folder": case.name,
         "slowdown": slowdown,
+        "slowdown_told_by": "decode steps" if told is None else "probe",
+        "slowdown_of_decodes": of_decodes,
         "cpus_used_by_others": seen["others"],
         "slowed": seen["slowed"],
         "tries": seen["tries"],

@@ -62,12 +62,14 @@ class MeasuredStep:
         host_s: The part of `seconds` in which the device waited for the host: scheduling, inputs,
             outputs. 0 where it was not told apart.
         source: Where it was measured; steps of one source shared the machine's mood.
+        pace: Seconds that a fixed piece of work took on the same CPU meanwhile; 0: not told.
     """
 
     shape: StepShape
     seconds: float
     host_s: float = 0.0
     source: str = ""
+    pace: float = 0.0
 
 
 STEP_COLUMNS = (
@@ -81,6 +83,7 @@ STEP_COLUMNS = (
     "seconds",
     "host_s",
     "source",
+    "pace",
 )
 OPTIONAL_COLUMNS = {
     "num_swap_blocks": "0",
@@ -88,6 +91,7 @@ OPTIONAL_COLUMNS = {
     "shared_context": "0",
     "host_s": "0",
     "source": "",
+    "pace": "0",
 }
 
 
@@ -98,8 +102,9 @@ def step_row(step: MeasuredStep) -> list[str]:
     contexts = (shape.longest_decode, shape.shared_context)
     counts = (shape.num_samples, shape.num_swap_blocks, *contexts)
     times = (f"{step.seconds:.9g}", f"{step.host_s:.9g}")
+    rest = (step.source, f"{step.pace:.6g}")
     head = (str(shape.num_decodes), str(shape.decode_context), chunks)
-    return [*head, *map(str, counts), *times, step.source]
+    return [*head, *map(str, counts), *times, *rest]
 
 
 def write_steps(path: Path, steps: Iterable[MeasuredStep]) -> None:
@@ -138,6 +143,11 @@ def _steps(path: Path, reader: Iterable[dict[str, str]]) -> Iterator[MeasuredSte
                 f"measured steps {path}, line {line}: seconds={step.seconds:g} must be above 0 and"
                 f" finite, and host_s={step.host_s:g} a part of them"
             )
+        if not 0.0 <= step.pace < math.inf:
+            raise ConfigError(
+                f"measured steps {path}, line {line}: pace={step.pace:g} must be at least 0 and"
+                " finite"
+            )
         yield step
 
 
@@ -152,4 +162,5 @@ def _step(row: dict[str, str]) -> MeasuredStep:
         int(row["longest_decode"]),
         int(row["shared_context"]),
     )
-    return MeasuredStep(shape, float(row["seconds"]), float(row["host_s"]), row["source"])
+    times = (float(row["seconds"]), float(row["host_s"]))
+    return MeasuredStep(shape, *times, row["source"], float(row["pace"]))

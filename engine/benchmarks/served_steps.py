@@ -26,10 +26,13 @@ class ServedSteps:
     Attributes:
         busy: Steps that followed another one at once.
         first: Steps after a pause; their seconds begin when the device gets them.
+        busy_ends, first_ends: When each of them ended, time.perf_counter().
     """
 
     busy: list[MeasuredStep] = field(default_factory=list)
     first: list[MeasuredStep] = field(default_factory=list)
+    busy_ends: list[float] = field(default_factory=list)
+    first_ends: list[float] = field(default_factory=list)
 
 
 class _Timed:
@@ -91,9 +94,11 @@ class StepTimer:
             return
         if ended is None:
             self.steps.first.append(MeasuredStep(shape, now - started, source=self._source))
+            self.steps.first_ends.append(now)
             return
         host_s = 0.0 if self._is_overlapped else max(started - ended, 0.0)
         self.steps.busy.append(MeasuredStep(shape, now - ended, host_s, self._source))
+        self.steps.busy_ends.append(now)
 
     def shutdown(self) -> None:
         """Nothing: the engine goes on."""

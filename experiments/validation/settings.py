@@ -26,7 +26,7 @@ class ValidateSettings:
         steady: Whether the CPUs of an engine that runs on CPUs are kept awake and watched, during
             the calibration and the runs alike.
         slowed: How much slower than at their best watched CPUs may be before a run is repeated, as
-            a part.
+            a part. How fast they were is taken into account besides.
         tries: Runs at most, for one that is disturbed; the least disturbed counts.
         patience_s: Seconds to wait for a quiet machine before each run.
     """
@@ -41,7 +41,7 @@ class ValidateSettings:
     level: float = 0.9
     disturbed: float = 0.15
     steady: bool = True
-    slowed: float = 0.1
+    slowed: float = 1.0
     tries: int = 3
     patience_s: float = 20.0
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from simulator.calibration.jitter import Jitter
+from simulator.calibration.machine_pace import MachinePace
 from simulator.calibration.terms import COUNTS, CURVED, Curve, Prices, counts, curved
 from workbench.errors import ConfigError
 from workbench.step_profile import StepShape
@@ -33,6 +34,7 @@ class Calibration:
         largest: Largest measured value of each of `COUNTS` and `CURVED`.
         residuals: Relative errors in and out of sample, by kind of measurement.
         facts: What was measured, where, when and with what; plain values.
+        pace: How steps follow the pace of the machine, where it was told.
     """
 
     device: Prices
@@ -41,6 +43,7 @@ class Calibration:
     largest: Mapping[str, float] = field(default_factory=dict)
     residuals: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    pace: MachinePace = field(default_factory=MachinePace)
     _limits: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -81,6 +84,7 @@ class Calibration:
             "device": _prices_out(self.device),
             "host": _prices_out(self.host),
             "jitter": asdict(self.jitter),
+            "pace": asdict(self.pace),
             "largest": dict(self.largest),
             "residuals": dict(self.residuals),
         }
@@ -115,6 +119,7 @@ class Calibration:
                 document["largest"],
                 document["residuals"],
                 document["facts"],
+                MachinePace(**document["pace"]),
             )
         except ConfigError:
             raise

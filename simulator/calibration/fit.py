@@ -9,6 +9,7 @@ the machine was about equally fast.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ from numpy.typing import NDArray
 from simulator.calibration.calibration import Calibration
 from simulator.calibration.jitter import Jitter
 from simulator.calibration.least_squares import nonnegative_least_squares
+from simulator.calibration.machine_pace import MachinePace
 from simulator.calibration.terms import (
     COUNTS,
     CURVED,
     Curve,
     Prices,
     count_matrix,
+    curve_nodes,
     curved_matrix,
     piece_matrix,
 )
@@ -36,8 +39,6 @@ FEWEST = 8  # steps
 ROUNDS = 16
 OUTLIER = 1.5  # times the median error; further away a step counts in proportion less
 HOST_COUNTS = ("step", "decodes", "chunks", "samples")
-# of a curve's nodes: the first, and how many times the one before the next is
-NODES = {"tokens": (1.0, 2.0), "decode_padding": (256.0, 4.0)}
 SMALLEST = 1e-12
 # where both have something to say of a step; a recording holds few large steps, the grid has them
 GRID_SAY = 0.25
@@ -58,24 +59,43 @@ def fit(steps: Sequence[MeasuredStep], facts: Mapping[str, Any] | None = None) -
     """
     if len(steps) < FEWEST:
         raise ConfigError(f"{len(steps)} measured steps are too few to fit: give at least {FEWEST}")
-    model = _model(steps)
+    pace = _pace(steps)
+    even = [pace.at_typical(step) for step in steps]
+    model = _model(even)
     runs = _recordings(steps)
+    # whoever simulates does not know the machine's pace: it is a part of how far a run is off
     means = [
-        float(np.median(_log_ratios(_without(steps, source), run)))
+        float(np.median(_log_ratios(_without(even, source), run)))
         for source, run in runs.items()
         if len(runs) > 1
     ]
-    recorded = list(runs.values()) or [list(steps)]
-    ratios = [_log_ratios(model, run) for run in recorded]
-    seconds = [np.array([step.seconds for step in run]) for run in recorded]
+    noise = _jitter(model, list(runs.values()) or [list(steps)], means)
+    mean_factor = _jitter(model, list(_recordings(even).values()) or [even]).mean_factor
     return Calibration(
         model.device,
         model.host,
-        Jitter.of(ratios, seconds, means),
+        replace(noise, mean_factor=mean_factor),
         _largest(steps),
-        _residuals(model, steps),
+        _residuals(model, even),
         {"steps": _numbers(steps), **(facts or {})},
+        pace,
     )
+
+
+def _pace(steps: Sequence[MeasuredStep]) -> MachinePace:
+    """How these steps follow the pace of the machine, where it was told."""
+    if not any(step.pace for step in steps):
+        return MachinePace()
+    model, runs = _model(steps), list(_recordings(steps).values())
+    return MachinePace.of(runs, [_log_ratios(model, run) for run in runs])
+
+
+def _jitter(
+    model: Calibration, runs: Sequence[Sequence[MeasuredStep]], means: Sequence[float] = ()
+) -> Jitter:
+    ratios = [_log_ratios(model, run) for run in runs]
+    seconds = [np.array([step.seconds for step in run]) for run in runs]
+    return Jitter.of(ratios, seconds, means)
 
 
 def kind_of(step: MeasuredStep) -> str:
@@ -124,19 +144,6 @@ def _told_counts(steps: Sequence[MeasuredStep]) -> Sequence[str]:
     return [name for name in COUNTS if name != "distinct_context"]
 
 
-def _nodes(values: Array, first: float, factor: float) -> tuple[float, ...]:
-    """0 and those powers that have measured values between them, to the largest; () for all 0."""
-    found = np.unique(values[values > 0])
-    if not len(found):
-        return ()
-    nodes, power = [0.0], first
-    while power < found[-1]:
-        if ((found > nodes[-1]) & (found <= power)).any():
-            nodes.append(power)
-        power *= factor
-    return (*nodes, float(found[-1]))
-
-
 def _fit(
     steps: Sequence[MeasuredStep],
     seconds: Array,
@@ -152,7 +159,7 @@ def _fit(
     shapes = [s.shape for s in steps]
     columns = count_matrix(shapes)[:, [COUNTS.index(name) for name in names]]
     values = curved_matrix(shapes)
-    nodes = {name: _nodes(values[:, CURVED.index(name)], *NODES[name]) for name in curved}
+    nodes = {name: curve_nodes(name, values[:, CURVED.index(name)]) for name in curved}
     pieces = [piece_matrix(values[:, CURVED.index(name)], ends) for name, ends in nodes.items()]
     matrix = np.hstack([columns, *pieces])
     rounds = _rounds(steps)

@@ -38,6 +38,10 @@ CURVED = (
 )
 
 
+# of a curve's nodes: the first, and how many times the one before the next is
+NODES = {"tokens": (1.0, 2.0), "decode_padding": (256.0, 4.0)}
+
+
 def counts(shape: StepShape) -> tuple[float, ...]:
     """The values of `COUNTS`."""
     pairs, keys = 0.0, 0
@@ -78,6 +82,23 @@ def count_matrix(shapes: Sequence[StepShape]) -> Array:
 def curved_matrix(shapes: Sequence[StepShape]) -> Array:
     """[steps, CURVED]."""
     return np.array([curved(shape) for shape in shapes], dtype=np.float64).reshape(-1, len(CURVED))
+
+
+def curve_nodes(name: str, values: Array) -> tuple[float, ...]:
+    """Nodes of a curve of `CURVED`, to the largest of the measured values; () for all 0.
+
+    0 and those powers that have measured values between them.
+    """
+    found = np.unique(values[values > 0])
+    if not len(found):
+        return ()
+    nodes = [0.0]
+    power, factor = NODES[name]
+    while power < found[-1]:
+        if ((found > nodes[-1]) & (found <= power)).any():
+            nodes.append(power)
+        power *= factor
+    return (*nodes, float(found[-1]))
 
 
 def piece_matrix(values: Array, nodes: Sequence[float]) -> Array:

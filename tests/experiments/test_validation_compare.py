@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from experiments.validation.compare import GOALS, errors_of_means, verdicts
+from experiments.validation.compare import AT_ITS_SPEED, GOALS, errors_of_means, verdicts
 
 NUMBERS = [number for _, number, _, _ in GOALS]
 
@@ -17,6 +17,7 @@ def case(policy: str, repeat: int, measured: float, simulated: float) -> dict[st
         "repeat": repeat,
         "engine": dict.fromkeys(NUMBERS, measured),
         "simulator": dict.fromkeys(NUMBERS, simulated),
+        AT_ITS_SPEED: dict.fromkeys(NUMBERS, measured),
         "errors": errors,
         "errors_at_its_speed": errors,
     }
@@ -42,6 +43,7 @@ def test_what_a_machine_does_from_run_to_run_cancels_in_means() -> None:
         assert goal["errors_of_means"]["runs"] == 2
         assert goal["errors_of_means"]["runs_within"] == 1
         assert goal["errors_of_means"]["largest"] == pytest.approx(0.2)
+        assert goal["errors_of_means_at_its_speed"]["largest"] == 0.0
 
 
 def test_a_number_that_a_world_lacks_is_left_out() -> None:
