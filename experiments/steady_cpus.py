@@ -6,8 +6,8 @@ CPU that the measured process uses is kept awake by a process of idle priority, 
 once, and a small piece of fixed work tells ten times a second how fast the CPU is. The process is
 kept on these CPUs. Where an operating system knows none of this, nothing is done and nothing known.
 
-Keeping awake is for one process only. Several that talk to each other are moved to CPUs that idle,
-and none does: they would wait for one another. Their CPUs can be watched all the same.
+For one process only. Several that talk to each other are moved to CPUs that idle, and none does:
+they would wait for one another.
 """
 
 import math
@@ -34,25 +34,19 @@ END_S = 5.0
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def usable_cpus() -> list[int]:
-    """The CPUs that this process may use; none where an operating system does not say."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-
-
 class SteadyCpus:
     """Keeps CPUs awake and knows their pace, while its `with` block runs.
 
     Args:
         num_cpus: As many as the measured process has threads; 0: watch nothing, change nothing.
-        keeps_awake: Keep CPUs awake, and this process on them. Otherwise they are only watched.
 
     Attributes:
         paces: What was told of the CPUs' pace; of no use once the block has ended.
     """
 
-    def __init__(self, num_cpus: int, keeps_awake: bool = True) -> None:
-        usable = usable_cpus()
-        self._before, self._keeps_awake = set(usable), keeps_awake
+    def __init__(self, num_cpus: int) -> None:
+        usable = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        self._before = set(usable)
         # from the end: the first CPU is where a machine's interrupts mostly go
         self._cpus = usable[len(usable) - min(num_cpus, len(usable)) :] if num_cpus else []
         self._helpers: list[subprocess.Popen[bytes]] = []
@@ -66,14 +60,12 @@ class SteadyCpus:
         self.paces = PaceLog(self._file(cpu) for cpu in self._cpus)
         environment = os.environ | dict.fromkeys(ONE_THREAD, "1")
         for cpu in self._cpus:
-            pace, awake = ["pace", str(cpu), str(self._file(cpu))], ["awake", str(cpu)]
-            for words in (awake, pace) if self._keeps_awake else (pace,):
+            for words in (["awake", str(cpu)], ["pace", str(cpu), str(self._file(cpu))]):
                 command = [sys.executable, "-m", "experiments.pace_probe", *words]
                 # one that may not do its work ends: then nothing is known of its CPU
                 helper = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
                 self._helpers.append(helper)
-        if self._keeps_awake:
-            os.sched_setaffinity(0, self._cpus)
+        os.sched_setaffinity(0, self._cpus)
         return self
 
     def __exit__(

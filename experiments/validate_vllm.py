@@ -24,11 +24,9 @@ from experiments.program import run_program
 
 if TYPE_CHECKING:
     from experiments.live_vllm.session import LiveSession
-    from experiments.steady_cpus import SteadyCpus
 
 WORKLOAD = "workload=live_vllm"
 DONE = "report.html"  # what a finished validation leaves last
-MOST_WATCHED = 8  # CPUs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,14 +80,6 @@ def _stopped_by_termination() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _watched_cpus() -> "SteadyCpus":
-    """All CPUs of a small machine; a large one has a GPU, and steps do not follow its CPUs."""
-    from experiments.steady_cpus import SteadyCpus, usable_cpus
-
-    number = len(usable_cpus())
-    return SteadyCpus(number if number <= MOST_WATCHED else 0, keeps_awake=False)
-
-
 @contextmanager
 def _session(settings: VllmSettings, folder: Path) -> Iterator[tuple["LiveSession", Path | None]]:
     """A server to talk to, and its log where it is known; one that was started here is stopped."""
@@ -102,7 +92,7 @@ def _session(settings: VllmSettings, folder: Path) -> Iterator[tuple["LiveSessio
         yield LiveSession(settings.url, record, name, timeout_s, from_start=False), None
         return
     print("starting vLLM", flush=True)
-    with VllmServer(settings.launch(folder), folder) as server, _watched_cpus() as cpus:
+    with VllmServer(settings.launch(folder), folder) as server:
         session = LiveSession(
             server.url,
             server.record,
@@ -110,7 +100,6 @@ def _session(settings: VllmSettings, folder: Path) -> Iterator[tuple["LiveSessio
             timeout_s,
             why_dead=server.last_lines,
             cpu_s=server.cpu_s,
-            cpus=cpus,
         )
         yield session, server.log
 

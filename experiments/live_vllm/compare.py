@@ -51,9 +51,7 @@ class LoadResult:
         measured, simulated: The two sides.
         errors: See `latency_errors`.
         errors_at_its_pace: The same of a simulation whose steps are scaled, second by second, to
-            how fast the machine was: what remains is not the machine's mood.
-        is_probed: Whether a probe told that, which knows nothing of the run; otherwise it is told
-            by the run's own steps, and what comes of it is no prediction.
+            how fast the machine was: what remains is not the machine's mood. No prediction.
         num_steps, num_equal: The server's steps, and those that the workbench decides alike.
         difference: The first that it does not.
         others: CPUs that others used in the most disturbed part; None: not known.
@@ -66,7 +64,6 @@ class LoadResult:
     simulated: Side
     errors: dict[str, float]
     errors_at_its_pace: dict[str, float]
-    is_probed: bool
     num_steps: int
     num_equal: int
     difference: Difference | None
@@ -118,24 +115,10 @@ def simulate(
     return simulation.run()
 
 
-def is_probed(served: Served, calibration: Calibration) -> bool:
-    """Whether a probe told the machine's pace, in the calibration and beside this part."""
-    return calibration.pace.is_known and all(step.pace for step in served.phase.steps)
-
-
 def pace_of(served: Served, calibration: Calibration) -> list[float]:
-    """How many times as long as in the calibration steps take in each `WINDOW_S` of a part.
-
-    As the probe tells; where there was none, measured over predicted time of its steps. 1 where no
-    step is.
-    """
+    """Measured over predicted time of the steps in each `WINDOW_S` of a part; 1 where none is."""
     starts = served.phase.log.start_s
     windows = (starts / WINDOW_S).astype(int).clip(0)
-    if is_probed(served, calibration):
-        typical, power = calibration.pace.typical, calibration.pace.sensitivity
-        factors = [(step.pace / typical) ** power for step in served.phase.steps]
-        total, number = np.bincount(windows, weights=factors), np.bincount(windows)
-        return np.where(number > 0, total / np.maximum(number, 1), 1.0).tolist()
     measured = [step.seconds for step in served.phase.steps]
     predicted = [calibration.mean_s(step.shape) for step in served.phase.steps]
     took = np.bincount(windows, weights=measured).tolist()
@@ -179,7 +162,6 @@ def compare(
         simulated,
         latency_errors(measured.requests, simulated.requests),
         latency_errors(measured.requests, paced.requests),
-        all(is_probed(served, calibration.steps) for served in parts),
         sum(served.phase.num_steps for served in parts),
         sum(served.phase.num_equal for served in parts),
         next(filter(None, differences), None),
@@ -263,6 +245,5 @@ def summary_of(result: LoadResult) -> dict[str, Any]:
             "prefix_hit_tokens": result.measured.counters["prefix_hit_tokens"],
             "simulated_prefix_hit_tokens": result.simulated.counters["prefix_hit_tokens"],
             "cpus_used_by_others": result.others,
-            "pace_told_by": "probe" if result.is_probed else "steps",
         }
     )

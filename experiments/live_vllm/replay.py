@@ -73,7 +73,6 @@ class ReplayedPhase:
         difference: The first one, or None.
         requests: By id, with their times in the engine.
         log: The steps as a run's log, times relative to `origin`.
-        ends: When each of `steps` ended, time.monotonic() of the server's machine.
     """
 
     steps: list[MeasuredStep] = field(default_factory=list)
@@ -81,7 +80,6 @@ class ReplayedPhase:
     difference: Difference | None = None
     requests: dict[str, Request] = field(default_factory=dict)
     log: StepLog = field(default_factory=StepLog)
-    ends: list[float] = field(default_factory=list)
 
     @property
     def num_equal(self) -> int:
@@ -138,7 +136,6 @@ class StepReplay:
                 self._update(event, output)
                 seconds = max(event.end - begin, 1e-9)
                 phase.steps.append(MeasuredStep(output.shape, seconds, source=source))
-                phase.ends.append(event.end)
                 _log(phase.log, begin - origin, seconds, output)
         self._has_diverged = phase.difference is not None
         return phase

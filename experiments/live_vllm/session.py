@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.live_vllm.client import Answer, CompletionClient
@@ -18,7 +18,7 @@ from experiments.live_vllm.replay import ReplayedPhase, ServerSettings, StepRepl
 from experiments.live_vllm.requests import asks
 from experiments.live_vllm.server import is_healthy
 from experiments.live_vllm.step_record import Event, StepRecord, Update
-from experiments.steady_cpus import SteadyCpus
+from experiments.machine_watch import MachineWatch
 from workbench.workload.base import WorkloadRequest
 
 SETTLE_S = 5.0
@@ -60,7 +60,6 @@ class LiveSession:
         from_start: Whether the server has served nobody yet.
         why_dead: What to add where it has stopped answering.
         cpu_s: CPU seconds of the server so far, or None where they are not known.
-        cpus: The CPUs of this machine and of the server, watched; None: they are not.
 
     Raises:
         ServerError: It does not answer, or its record is none.
@@ -75,7 +74,6 @@ class LiveSession:
         from_start: bool = True,
         why_dead: Callable[[], str] = str,
         cpu_s: Callable[[], float | None] = lambda: None,
-        cpus: SteadyCpus | None = None,
     ) -> None:
         if not is_healthy(url):
             raise ServerError(f"no server answers at {url}/health: start one, or name its vllm.url")
@@ -86,7 +84,6 @@ class LiveSession:
         self._replay = StepReplay(self.settings)
         self._client = CompletionClient(url, model or first_model(url), timeout_s)
         self._url, self._why_dead, self._cpu_s = url, why_dead, cpu_s
-        self._cpus = cpus or SteadyCpus(0)
 
     def serve(
         self,
@@ -99,7 +96,7 @@ class LiveSession:
         Raises:
             ServerError: One was not answered in full.
         """
-        watch, before, start = self._cpus.watch(), self._cpu_s(), time.monotonic()
+        watch, before, start = MachineWatch(), self._cpu_s(), time.monotonic()
         answers = self._client.answers(asks(items), on_end)
         others, after, seconds = watch.others(), self._cpu_s(), time.monotonic() - start
         if others is not None and before is not None and after is not None:
@@ -110,8 +107,6 @@ class LiveSession:
         by_id = {item.request_id: item for item in items}
         origin = min(answer.sent_at for answer in answers)
         phase = self._replay.phase(self._settled_events(), by_id, origin, source)
-        paces = map(self._cpus.paces.near, phase.ends)
-        phase.steps = [replace(s, pace=pace) for s, pace in zip(phase.steps, paces, strict=True)]
         return Served(items, answers, phase, others, seconds)
 
     def _check(self, answers: Sequence[Answer], source: str) -> None:

@@ -31,19 +31,6 @@ def test_helpers_run_beside_the_block_and_end_with_it() -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
-@needs_linux
-def test_cpus_may_only_be_watched() -> None:
-    before = os.sched_getaffinity(0)
-    with SteadyCpus(1, keeps_awake=False) as cpus:
-        assert os.sched_getaffinity(0) == before
-        assert len(cpus._helpers) == 1
-        end = time.monotonic() + 30
-        while not cpus.paces.near(time.monotonic()):
-            assert time.monotonic() < end, "the CPU's pace was never told"
-            time.sleep(0.05)
-    assert os.sched_getaffinity(0) == before
-
-
 def test_without_cpus_nothing_is_done_and_nothing_known() -> None:
     with SteadyCpus(0) as cpus:
         assert cpus.slowed(0.0) is None

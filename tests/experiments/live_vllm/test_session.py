@@ -6,14 +6,12 @@ import pytest
 
 from engine.workload_tokens import WorkloadTokens
 from experiments.live_vllm.calibrate import LiveCalibrator
-from experiments.live_vllm.compare import capacity, compare, pace_of
+from experiments.live_vllm.compare import capacity, compare
 from experiments.live_vllm.errors import ServerError
 from experiments.live_vllm.probes import KINDS, probes
 from experiments.live_vllm.requests import at_rate, of_probe, parts_of, shapes_of
 from experiments.live_vllm.session import LiveSession
 from experiments.run import compose_config
-from experiments.steady_cpus import SteadyCpus
-from simulator.calibration.machine_pace import MachinePace
 from tests.experiments.live_vllm.fake_server import SETTINGS, FakeEngine, FakeServer
 from workbench.config import SchedulerConfig
 from workbench.errors import WorkloadError
@@ -95,30 +93,6 @@ def test_calibration_and_comparison(engine):
         assert (side.requests["first_token_s"] > side.requests["arrival_s"]).all()
     hits = [s.counters["prefix_hit_tokens"] for s in (result.measured, result.simulated)]
     assert hits[0] > 0
-    assert not result.is_probed
-    # a probe says that the machine was half as fast, and steps follow it
-    steps = replace(calibration.steps, pace=MachinePace(typical=1e-3, sensitivity=1.5))
-    for part in served:
-        part.phase.steps = [replace(step, pace=2e-3) for step in part.phase.steps]
-        assert {round(factor, 6) for factor in pace_of(part, steps)} <= {1.0, round(2**1.5, 6)}
-    slow = compare("load", 1.0, most, served, session.settings, replace(calibration, steps=steps))
-    assert slow.is_probed
-    assert slow.errors == result.errors
-    assert slow.errors_at_its_pace["e2e_mean_error"] > slow.errors["e2e_mean_error"]
-
-
-def test_steps_are_told_the_pace_of_the_machine(engine):
-    class Paces:
-        @staticmethod
-        def near(at):
-            return 1e-3 * at
-
-    cpus = SteadyCpus(0)
-    cpus.paces = Paces()
-    with FakeServer(engine) as server:
-        served = session_of(server, cpus=cpus).serve(at_rate(ITEMS, 1e4, "a", 500, seed=3), "a")
-    assert [s.pace for s in served.phase.steps] == [1e-3 * end for end in served.phase.ends]
-    assert served.phase.ends == sorted(served.phase.ends)
 
 
 def test_somebody_elses_request(engine):
