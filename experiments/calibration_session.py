@@ -26,6 +26,7 @@ from workbench.config import at_least, check_types
 from workbench.step_profile import (
     STEP_COLUMNS,
     MeasuredStep,
+    check_columns,
     read_steps,
     step_row,
     write_steps,
@@ -151,6 +152,7 @@ class CalibrationSession:
         whole = text[: text.rfind("\n") + 1] or ",".join(STEP_COLUMNS) + "\n"
         if whole != text:
             file.write_text(whole, encoding="utf-8")
+        check_columns(file)
         return read_steps(file)
 
     def _record(self, number: int) -> None:

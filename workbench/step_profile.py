@@ -28,6 +28,7 @@ class StepShape:
             taken to be equal.
         shared_context: KV tokens that running requests hold in blocks which others of them hold as
             well, the first holder of each left out. Keys that rows share are read from memory once.
+            0 where sharing is not counted (caches with windows).
     """
 
     num_decodes: int = 0
@@ -113,6 +114,21 @@ def write_steps(path: Path, steps: Iterable[MeasuredStep]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(STEP_COLUMNS)
         writer.writerows(step_row(step) for step in steps)
+
+
+def check_columns(path: Path) -> None:
+    """Refuse to go on with a file that other code has begun.
+
+    Raises:
+        ConfigError: Its columns are not those that are written here.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        found = next(csv.reader(file), [])
+    if tuple(found) != STEP_COLUMNS:
+        raise ConfigError(
+            f"measured steps {path} have other columns than this program writes: they were begun by"
+            " another version of it; name a new file or folder"
+        )
 
 
 def read_steps(path: Path) -> list[MeasuredStep]:

@@ -20,7 +20,14 @@ from engine.benchmarks.synthetic import Row, SyntheticSteps
 from engine.benchmarks.timing import time_decode, time_shape
 from engine.build import EngineParts
 from workbench.errors import ConfigError
-from workbench.step_profile import STEP_COLUMNS, MeasuredStep, StepShape, read_steps, step_row
+from workbench.step_profile import (
+    STEP_COLUMNS,
+    MeasuredStep,
+    StepShape,
+    check_columns,
+    read_steps,
+    step_row,
+)
 
 SOURCE = "grid/0"
 REPEATS = 5
@@ -77,7 +84,7 @@ class Limits:
         num_tokens: Of a step.
         num_rows: Of a step.
         length: Of a request, tokens.
-        block_size: Tokens of a KV block.
+        block_size: Tokens of a KV block that requests may share; 0: sharing is not counted.
     """
 
     num_tokens: int
@@ -102,7 +109,9 @@ class Limits:
                 " cache.num_gpu_blocks_override or scheduler.max_model_len"
             )
         tokens, rows = config.max_num_batched_tokens, config.max_num_seqs
-        return cls(tokens, rows, longest - ROOM, block_size)
+        cache = parts.cache_config
+        has_window = cache.sliding_window is not None or cache.hybrid_window is not None
+        return cls(tokens, rows, longest - ROOM, 0 if has_window else block_size)
 
 
 def grid(limits: Limits, is_dry_run: bool = False) -> list[Point]:
@@ -133,7 +142,8 @@ def _even_decodes(batches: Sequence[int], limits: Limits) -> Iterable[Point]:
     """Decodes of equal contexts, each with keys of its own and with most of them in common."""
     for share in EVEN_CONTEXTS:
         context = max(int(share * limits.length), 8)
-        shared = int(SHARED * context) // limits.block_size * limits.block_size
+        size = limits.block_size
+        shared = int(SHARED * context) // size * size if size else 0
         for batch in batches:
             if batch > 1:
                 yield Point(batch, context, spread=0.0)
@@ -243,7 +253,10 @@ def _num_known(path: Path) -> int:
     text = path.read_text()
     if not text.endswith("\n"):
         path.write_text(text[: text.rfind("\n") + 1])
-    return len(read_steps(path)) if path.stat().st_size else 0
+    if not path.stat().st_size:
+        return 0
+    check_columns(path)
+    return len(read_steps(path))
 
 
 if __name__ == "__main__":

@@ -70,7 +70,8 @@ class LiveCalibrator:
         """
         started = time.monotonic()
         phases: list[tuple[str, Served]] = []
-        planned = probes(self._session.settings.scheduler, number, self._seed)
+        server = self._session.settings
+        planned = probes(server.scheduler, number, self._seed, server.cache.block_size)
         for done, probe in enumerate(planned, start=1):
             self._num_sent += 1
             alone_s = _alone_s(phases)

@@ -61,18 +61,24 @@ class Probe:
         return self.source.partition("/")[0]
 
 
-def probes(limits: SchedulerConfig, number: int, seed: int) -> list[Probe]:
+def probes(limits: SchedulerConfig, number: int, seed: int, block_size: int = 16) -> list[Probe]:
     """Those of a round, in the order in which they are to run; kinds repeat after KINDS rounds."""
     rng = np.random.default_rng([seed, 0xCA1, number])
     longest = _longest(limits)
     warm_up = (Shape(longest, BATCH_OUTPUT),) * min(4, limits.max_num_seqs)
     singles = _singles(longest, number)
     bursts = [
-        _burst(rng, size, longest, f"burst/{number}", (number + place) % 2 == 1)
+        _burst(
+            size,
+            _drawn_shared(rng, longest, block_size) if (number + place) % 2 else 0,
+            longest,
+            f"burst/{number}",
+            rng,
+        )
         for place, size in enumerate(_burst_sizes(limits, number))
     ]
     batch = _batch(limits, longest, number)
-    trickle = _drawn_shared(rng, longest) if number % 2 else 0
+    trickle = _drawn_shared(rng, longest, block_size) if number % 2 else 0
     return [
         Probe(f"{WARM_UP}/{number}", warm_up),
         *(Probe(f"single/{number}", (shape,)) for shape in singles),
@@ -113,18 +119,16 @@ def _burst_sizes(limits: SchedulerConfig, number: int) -> tuple[int, ...]:
     return tuple(max(1, size) for size in sizes)
 
 
-def _burst(
-    rng: np.random.Generator, size: int, longest: int, source: str, is_sharing: bool
-) -> Probe:
-    shared = _drawn_shared(rng, longest) if is_sharing else 0
+def _burst(size: int, shared: int, longest: int, source: str, rng: np.random.Generator) -> Probe:
     return Probe(source, tuple(_random(rng, size, longest, shared)), shared)
 
 
-def _drawn_shared(rng: np.random.Generator, longest: int) -> int:
-    """Tokens of a common beginning, up to half of the longest prompt."""
-    if longest < 4 * SHORTEST:
+def _drawn_shared(rng: np.random.Generator, longest: int, block_size: int) -> int:
+    """Tokens of a common beginning, whole blocks, up to half of the longest prompt."""
+    most = longest // 2 // block_size
+    if longest < 4 * SHORTEST or not most:
         return 0
-    return int(rng.integers(SHORTEST, longest // 2, endpoint=True))
+    return int(rng.integers(1, most, endpoint=True)) * block_size
 
 
 def _random(rng: np.random.Generator, size: int, longest: int, shared: int = 0) -> Iterator[Shape]:

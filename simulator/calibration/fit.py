@@ -19,6 +19,7 @@ from simulator.calibration.calibration import Calibration
 from simulator.calibration.jitter import Jitter
 from simulator.calibration.least_squares import nonnegative_least_squares
 from simulator.calibration.machine_pace import MachinePace
+from simulator.calibration.residuals import FOLDS, folds_of, told
 from simulator.calibration.terms import (
     COUNTS,
     CURVED,
@@ -27,14 +28,14 @@ from simulator.calibration.terms import (
     count_matrix,
     curve_nodes,
     curved_matrix,
+    distinct_context,
     piece_matrix,
 )
 from workbench.errors import ConfigError
-from workbench.step_profile import MeasuredStep, StepShape
+from workbench.step_profile import MeasuredStep
 
 Array = NDArray[np.float64]
 GRID, FIRST = "grid", "first"
-FOLDS = 5
 FEWEST = 8  # steps
 ROUNDS = 16
 OUTLIER = 1.5  # times the median error; further away a step counts in proportion less
@@ -42,6 +43,8 @@ HOST_COUNTS = ("step", "decodes", "chunks", "samples")
 SMALLEST = 1e-12
 # where both have something to say of a step; a recording holds few large steps, the grid has them
 GRID_SAY = 0.25
+# what must be seen of sharing before it gets a price: a part of the steps, and of the keys in them
+SHARING, SHARED_KEYS = 0.03, 0.2
 
 
 def fit(steps: Sequence[MeasuredStep], facts: Mapping[str, Any] | None = None) -> Calibration:
@@ -138,8 +141,10 @@ def _prices(steps: Sequence[MeasuredStep]) -> tuple[Prices, Prices]:
 
 
 def _told_counts(steps: Sequence[MeasuredStep]) -> Sequence[str]:
-    """The counts that these steps can price: where nobody shares keys, all keys are distinct."""
-    if any(step.shape.shared_context for step in steps):
+    """The counts that these steps can price: where few share keys, nearly all are distinct."""
+    decodes = [s.shape for s in steps if s.shape.num_decodes > 1]
+    sharing = [s for s in decodes if distinct_context(s) < (1.0 - SHARED_KEYS) * s.decode_context]
+    if len(sharing) > max(SHARING * len(decodes), FEWEST):
         return COUNTS
     return [name for name in COUNTS if name != "distinct_context"]
 
@@ -250,7 +255,7 @@ def _log_ratios(model: Calibration, steps: Sequence[MeasuredStep]) -> Array:
 
 def _residuals(model: Calibration, steps: Sequence[MeasuredStep]) -> dict[str, Any]:
     """Errors by kind: of the model, and of models fitted without the shape in question."""
-    folds = _folds(steps)
+    folds = folds_of(steps)
     inside, outside = _log_ratios(model, steps), np.full(len(steps), np.nan)
     for fold in range(FOLDS):
         held = folds == fold
@@ -262,35 +267,10 @@ def _residuals(model: Calibration, steps: Sequence[MeasuredStep]) -> dict[str, A
     kinds = np.array([kind_of(step) for step in steps])
     return {
         str(kind) or "steps": {
-            "in_sample": _told(inside[kinds == kind]),
-            "out_of_sample": _told(outside[(kinds == kind) & ~np.isnan(outside)]),
+            "in_sample": told(inside[kinds == kind]),
+            "out_of_sample": told(outside[(kinds == kind) & ~np.isnan(outside)]),
         }
         for kind in np.unique(kinds)
-    }
-
-
-def _folds(steps: Sequence[MeasuredStep]) -> NDArray[np.int64]:
-    """A fifth each of the distinct shapes, dealt out in the order in which they appear."""
-    seen: dict[tuple[Any, ...], int] = {}
-    return np.array([seen.setdefault(_key(s.shape), len(seen)) % FOLDS for s in steps])
-
-
-def _key(shape: StepShape) -> tuple[Any, ...]:
-    rows = (shape.num_decodes, tuple(shape.prefills), shape.num_samples, shape.num_swap_blocks)
-    return (*rows, shape.decode_context, shape.longest_decode, shape.shared_context)
-
-
-def _told(log_ratios: Array) -> dict[str, Any]:
-    """What a file says of residuals; `mean_error` is predicted / measured - 1."""
-    if not len(log_ratios):
-        return {"steps": 0}
-    errors = np.expm1(-log_ratios)
-    return {
-        "steps": len(errors),
-        "mean_error": float(errors.mean()),
-        "mean_absolute_error": float(np.abs(errors).mean()),
-        "median_absolute_error": float(np.median(np.abs(errors))),
-        "p90_absolute_error": float(np.quantile(np.abs(errors), 0.9)),
     }
 
 

@@ -54,7 +54,7 @@ def counts(shape: StepShape) -> tuple[float, ...]:
         float(shape.num_decodes > 0 and len(shape.prefills) > 0),
         float(shape.num_decodes),
         float(shape.decode_context),
-        float(distinct_context(shape)),
+        distinct_context(shape),
         float(len(shape.prefills)),
         pairs,
         float(keys),
@@ -63,9 +63,18 @@ def counts(shape: StepShape) -> tuple[float, ...]:
     )
 
 
-def distinct_context(shape: StepShape) -> int:
-    """Keys of decodes that no row before has read; requests that compute prompts may share, too."""
-    return max(shape.decode_context - shape.shared_context, min(shape.decode_context, 1))
+def distinct_context(shape: StepShape) -> float:
+    """Keys that decodes read, those that rows share counted once.
+
+    Prompt chunks share as well: decodes get their part of what is shared, by the keys that both
+    read. One row's worth of keys is distinct, whatever others share.
+    """
+    keys = shape.decode_context
+    if not shape.shared_context or shape.num_decodes < 2:
+        return float(keys)
+    of_chunks = sum(query + context for query, context in shape.prefills)
+    shared = shape.shared_context * keys / (keys + of_chunks)
+    return max(keys - shared, keys / shape.num_decodes)
 
 
 def curved(shape: StepShape) -> tuple[float, ...]:

@@ -199,7 +199,7 @@ def damaged(data: bytes, line: int, text: str) -> bytes:
         (lambda data: data[:100], "is cut off in its first line"),
         (lambda data: b"no gzip", "is no recording"),
         (lambda data: damaged(data, 0, '{"format":"other/7"}'), "has the format 'other/7'"),
-        (lambda data: damaged(data, 0, '{"format":"workbench-recording/2"}'), "is no recording"),
+        (lambda data: damaged(data, 0, '{"format":"workbench-recording/1"}'), "is no recording"),
         (lambda data: damaged(data, 3, "{}"), "is no recording"),
         (lambda data: damaged(data, 3, '{"event":"magic","now":1}'), "no event 'magic'"),
         (

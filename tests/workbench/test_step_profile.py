@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from workbench.errors import ConfigError
-from workbench.step_profile import MeasuredStep, StepShape, read_steps, write_steps
+from workbench.step_profile import (
+    MeasuredStep,
+    StepShape,
+    check_columns,
+    read_steps,
+    write_steps,
+)
 
 STEPS = [
     MeasuredStep(StepShape(3, 120, [(64, 0), (17, 128)], 4), 0.0125, 0.0004, "run/0"),
@@ -48,6 +54,15 @@ def test_a_line_that_is_no_step_is_named(tmp_path: Path, line: str, message: str
     with pytest.raises(ConfigError, match="line 2") as caught:
         read_steps(file)
     assert message in str(caught.value)
+
+
+def test_nobody_goes_on_with_a_file_of_other_columns(tmp_path: Path) -> None:
+    file = tmp_path / "steps.csv"
+    write_steps(file, STEPS)
+    check_columns(file)
+    file.write_text(f"{OLDER_HEAD}\n2,10,,2,0,0.1,0,\n")
+    with pytest.raises(ConfigError, match=r"other columns .* name a new file"):
+        check_columns(file)
 
 
 def test_a_file_that_is_no_table_of_steps_is_refused(tmp_path: Path) -> None:

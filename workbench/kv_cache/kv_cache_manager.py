@@ -89,8 +89,11 @@ class KVCacheManager:
 
     @property
     def num_shared_tokens(self) -> int:
-        """KV tokens of requests in blocks that another one holds; the first user counts none."""
-        return self.pool.num_shared_refs * self.block_size // len(self.groups)
+        """KV tokens of requests in blocks that another one holds; the first user counts none.
+
+        0 where blocks leave a window: which of them a step still reads is not counted.
+        """
+        return 0 if self._has_window else self.pool.num_shared_refs * self.block_size
 
     @property
     def usage(self) -> float:

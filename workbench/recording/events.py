@@ -14,7 +14,7 @@ from workbench.recording.grammar import RecordedGrammar
 from workbench.recording.lines import COPIED, sampling_params
 from workbench.request import Request
 
-FORMAT = "workbench-recording/2"
+FORMAT = "workbench-recording/1"
 GRAMMAR_END = "grammar_end"
 """Of a request: the tokens at which its grammar ended it, and why it could not go on, or None."""
 

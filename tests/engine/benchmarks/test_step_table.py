@@ -1,5 +1,6 @@
 """The grid of steps that calibrates a simulator, and the steps of a run that serves."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,6 +80,14 @@ def test_rows_share_the_blocks_that_a_point_says() -> None:
     assert shared.shared_context == 2 * 32
     assert own.shared_context == 0
     assert shared.decode_context == own.decode_context
+
+
+def test_sharing_is_not_timed_where_it_is_not_counted() -> None:
+    limits = Limits.of(engine(max_model_len=256))
+    assert limits.block_size == 16
+    windowed = replace(limits, block_size=0)
+    assert any(point.shared_len for point in grid(limits))
+    assert not any(point.shared_len for point in grid(windowed))
 
 
 def test_a_cache_without_room_is_refused() -> None:

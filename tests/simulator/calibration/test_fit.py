@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from simulator.calibration import Calibration, fit
-from simulator.calibration.terms import Prices
+from simulator.calibration.terms import Prices, distinct_context
 from tests.simulator.calibration.worlds import HOST_S, designed, random_shape, recorded, true_s
 from workbench.errors import ConfigError
 from workbench.step_profile import MeasuredStep, StepShape
@@ -73,6 +73,27 @@ def test_keys_that_rows_share_have_a_price_of_their_own() -> None:
     assert "distinct_context" not in unshared.device.seconds
     shape = StepShape(8, 4000, [], 8)
     assert unshared.typical_s(shape) == pytest.approx(priced(shape, 1e-7), rel=0.02)
+
+
+def test_a_few_steps_that_share_say_nothing_of_the_price() -> None:
+    steps = recorded(runs=4, steps=200)
+    shape = StepShape(8, 4000, [], 8, shared_context=16)
+    steps += [MeasuredStep(shape, true_s(shape), HOST_S, "run/0")] * 5
+    found = fit(steps)
+    assert "distinct_context" not in found.device.seconds
+    shared = StepShape(8, 4000, [], 8, shared_context=3000)
+    assert found.typical_s(shared) == found.typical_s(StepShape(8, 4000, [], 8))
+
+
+def test_only_decodes_that_can_share_are_cheaper() -> None:
+    assert distinct_context(StepShape(4, 4000, [], 4)) == 4000
+    assert distinct_context(StepShape(4, 4000, [], 4, shared_context=1500)) == 2500
+    assert distinct_context(StepShape(4, 4000, [], 4, shared_context=9999)) == 1000
+    assert distinct_context(StepShape(1, 69, [], 1, shared_context=15)) == 69
+    # what is shared is shared by decodes and chunks alike
+    mixed = StepShape(4, 4000, [(500, 1000), (500, 2000)], 6, shared_context=2000)
+    assert distinct_context(mixed) == 3000
+    assert distinct_context(StepShape(0, 0, [(500, 1000)], 1, shared_context=800)) == 0
 
 
 def test_padding_that_ends_is_priced_as_it_is() -> None:

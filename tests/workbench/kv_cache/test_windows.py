@@ -51,3 +51,16 @@ def test_a_window_needs_only_its_own_blocks_for_a_hit() -> None:
     compute(manager, second)
     assert second.block_ids[0][:3] == [0, 0, 0]
     assert second.block_ids[0][4] == first.block_ids[0][4]
+
+
+def test_sharing_is_counted_where_blocks_never_leave_a_window() -> None:
+    for windows, expected in (({}, 20), ({"sliding_window": 6}, 0), ({"hybrid_window": 6}, 0)):
+        manager = make_manager(**windows)
+        first, second = (make_request(name, 21, "vwxyz") for name in "ab")
+        compute(manager, first)
+        assert manager.num_shared_tokens == 0
+        compute(manager, second)
+        assert manager.pool.num_shared_refs > 0
+        assert manager.num_shared_tokens == expected
+        manager.free(first)
+        assert manager.num_shared_tokens == 0
