@@ -21,7 +21,7 @@ PANELS = {
 
 @style.styled
 def validation_bands(cases: Sequence[Mapping[str, Any]], level: float) -> Figure:
-    """For every run: the band around the middle of the drawn simulations, and what was measured."""
+    """For every run: the band around the simulated number (0), and what was measured."""
     rows = len(cases)
     title = f"{100 * level:.0f} % bands of the simulation, and what was measured"
     figure, axes = style.panels(
@@ -33,15 +33,17 @@ def validation_bands(cases: Sequence[Mapping[str, Any]], level: float) -> Figure
         ax.axvline(0, color=style.GREY, lw=0.8)
         for place, case in zip(places.tolist(), cases, strict=True):
             band = case["bands"].get(name)
-            if band is None or not band["low"] + band["high"]:
+            predicted = case["simulator"].get(name)
+            if band is None or not predicted:
                 continue
-            middle = 0.5 * (band["low"] + band["high"])
-            low, high, value = (100 * (band[k] / middle - 1) for k in ("low", "high", "measured"))
+            low, high, value = (
+                100 * (band[key] / predicted - 1) for key in ("low", "high", "measured")
+            )
             ax.plot([low, high], [place, place], color=style.SKY, lw=5, solid_capstyle="butt")
             colour = style.INK if band["inside"] else style.VERMILLION
             ax.plot([value], [place], "o", ms=3.5, mew=0, color=colour)
         style.tidy(ax, xbins=3)
-        ax.set_xlabel("%")
+        ax.set_xlabel("% of the simulated number")
         ax.set_ylim(-0.8, rows - 0.2)
     axes[0, 0].set_yticks(places)
     axes[0, 0].set_yticklabels(

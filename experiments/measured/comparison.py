@@ -29,7 +29,8 @@ ERRORS, REPORT, PER_REQUEST = "errors.json", "report.html", "requests.csv"
 HOW = """\
 The requests that were sent to the server were sent to the simulated one when they reached the \
 engine's door, with the same lengths and the same shared blocks. Limits and parallelism are those \
-that the server was started with. Nothing was fitted to this run.
+that the server was started with. Nothing is fitted here; the few constants are listed below, each \
+with the runs that it was fitted on before.
 
 Both clocks of a request start when the engine takes it in, which it does between two steps. An \
 error is simulated / measured - 1: positive where the simulation is too slow."""

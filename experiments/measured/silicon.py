@@ -127,7 +127,7 @@ def summary(table: pd.DataFrame, every: bool = False) -> dict[str, float]:
 
 
 def told(table: pd.DataFrame, seconds: float) -> str:
-    """The table for the terminal, a line a group of points."""
+    """The table for the terminal, a line a group of points: how many are counted, and errors."""
     lines = [
         f"  {'':<28}{'points':>7}{'TTFT MAPE':>11}{'median':>10}{'TPOT MAPE':>11}{'median':>10}"
     ]
@@ -150,7 +150,8 @@ def _line(name: str, rows: pd.DataFrame) -> str:
     )
     widths = (11, 10, 11, 10)
     numbers = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-    return f"  {name:<28}{len(rows):>7}{numbers}"
+    number = int(rows["counted"].sum()) or len(rows)
+    return f"  {name:<28}{number:>7}{numbers}"
 
 
 def _write_charts(table: pd.DataFrame, folder: Path) -> list[Chart]:
