@@ -177,9 +177,10 @@ def _case(
     config = plan.simulated(case, capacity, blocks, file)
     simulated = runs.simulate(place, SIMULATOR, config)
     of_decodes = runs.pace(engine.steps(), simulated.steps())
-    told = Calibration.load(file).pace.slowdown(seen.get("paces", ()))
-    slowdown = of_decodes if told is None else told
-    at_its_speed = plan.simulated(case, capacity, blocks, file, slowdown)
+    span = engine.summary["duration_s"] + runs.WRITING_S
+    told = Calibration.load(file).pace.slowdowns(seen.get("paces", ()), span)
+    slowdowns = [of_decodes] if told is None else told
+    at_its_speed = plan.simulated(case, capacity, blocks, file, slowdowns)
     corrected = runs.simulate(place, AT_ITS_SPEED, at_its_speed)
     assembly = Assembly.from_config(config)
     drawn = summaries(assembly, drawn_runs(assembly, settings.runs, plan.seed))
@@ -188,7 +189,7 @@ def _case(
         "policy": case.policy,
         "repeat": case.repeat,
         "folder": case.name,
-        "slowdown": slowdown,
+        "slowdown": sum(slowdowns) / len(slowdowns),
         "slowdown_told_by": "decode steps" if told is None else "probe",
         "slowdown_of_decodes": of_decodes,
         "cpus_used_by_others": seen["others"],

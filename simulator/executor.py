@@ -88,6 +88,7 @@ class SimulatedExecutor:
         self._cost_model = cost_model
         self._is_bounded = cost_model.is_bounded
         self._longest = LongestDecode() if cost_model.wants_longest_decode else None
+        self._wants_time = cost_model.wants_time
         self._step_time = cost_model.step_time
         self._step_log = step_log
         self._sample = token_source.sample
@@ -108,6 +109,8 @@ class SimulatedExecutor:
         if num_tokens or output.shape.num_swap_blocks:
             if self._longest is not None:
                 output.shape.longest_decode = self._longest.of_step(output)
+            if self._wants_time:
+                self._cost_model.tell_time(start)
             duration = self._step_time(output.shape)
             if not 0.0 <= duration < math.inf:
                 raise self._refusal(num_tokens, duration)

@@ -102,6 +102,7 @@ class LockStep:
         taking_part = [step for step in steps if step is not None]
         start = max(env.now, self._free_at, *(step.ready_at for step in taking_part))
         shapes = [StepShape() if step is None else step.shape for step in steps]
+        self._cost_model.tell_time(start)
         duration = self._cost_model.group_step_time(shapes)
         if not 0.0 <= duration < math.inf:
             raise CostModelError(

@@ -95,16 +95,22 @@ class Plan:
         return self._compose(case.policy, ["backend=engine", *self._workload(case, capacity)])
 
     def simulated(
-        self, case: Case, capacity: float, num_kv_blocks: int, path: Path, slowdown: float = 1.0
+        self,
+        case: Case,
+        capacity: float,
+        num_kv_blocks: int,
+        path: Path,
+        slowdowns: Sequence[float] = (),
     ) -> DictConfig:
-        """The config of the same run in the simulator."""
+        """The config of the same run in the simulator; `slowdowns`: second by second."""
         calibrated = [
             "backend=simulator",
             "cost_model=calibrated",
             f"cost_model.path={path}",
-            f"cost_model.slowdown={slowdown}",
             f"++cache.num_gpu_blocks_override={num_kv_blocks}",
         ]
+        if slowdowns:
+            calibrated.append(f"cost_model.slowdowns=[{','.join(map(str, slowdowns))}]")
         return self._compose(case.policy, [*calibrated, *self._workload(case, capacity)])
 
     def _workload(self, case: Case, capacity: float) -> list[str]:

@@ -78,15 +78,16 @@ _ABOUT_ERRORS = (
     "Simulated over measured, less 1. MAPE: mean of the absolute errors over requests. The"
     " simulator knows the calibration and the workload, and nothing of the run."
 )
-_ABOUT_SPEED = "All of the simulator's steps are here longer or shorter by one number a run: "
+_ABOUT_SPEED = "The simulator's steps are here longer or shorter: by "
 _BY_PROBE = (
-    "how fast the machine was meanwhile. A small piece of fixed work, timed ten times a second on"
-    " the engine's CPUs, told it; by how much steps follow it is known from the calibration."
-    " Nothing of the run itself is in it."
+    "how fast the machine was in that second of the run. A small piece of fixed work, timed ten"
+    " times a second on the engine's CPUs, told it; how steps follow it is known from the"
+    " calibration. Nothing of the run itself is in it."
 )
 _BY_DECODES = (
-    "the median of the engine's decode steps over that of the simulator's with as many rows. What"
-    " the machine's moods explain is taken out; it is a diagnosis, and no prediction."
+    "one number a run, the median of the engine's decode steps over that of the simulator's with as"
+    " many rows. What the machine's moods explain is taken out; it is a diagnosis, and no"
+    " prediction."
 )
 _ABOUT_RANKING = (
     "Policies from best to worst. Pairs: how many pairs of policies that differ by more than 3 %"

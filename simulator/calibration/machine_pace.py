@@ -50,6 +50,18 @@ class MachinePace:
             return None
         return float(np.mean((np.asarray(paces) / self.typical) ** self.sensitivity))
 
+    def slowdowns(self, paces: Sequence[float], seconds: float) -> list[float] | None:
+        """The same for every second of a time; None: not known.
+
+        Args:
+            paces: Seconds of the fixed work, taken at even distances over the time.
+            seconds: How long it was.
+        """
+        number = max(min(round(seconds), len(paces)), 1)
+        parts = np.array_split(np.asarray(paces), number)
+        found = [self.slowdown(part.tolist()) for part in parts]
+        return None if None in found else [float(f"{factor:.5g}") for factor in found]
+
     def at_typical(self, step: MeasuredStep) -> MeasuredStep:
         """The step as it would have been at the typical pace."""
         if not self.is_known or not step.pace:

@@ -18,13 +18,21 @@ class CostModel(ABC):
             they are asked for.
         is_bounded: Whether there are shapes whose price is extrapolated; where False,
             `is_extrapolated` need not be asked.
+        wants_time: Whether a price depends on when the step begins.
+        now: When that is, in seconds of simulated time; told where it is wanted.
         wants_longest_decode: Whether a price depends on `StepShape.longest_decode`, which costs a
             simulation some time to find.
     """
 
     is_repeatable: bool = True
     is_bounded: bool = False
+    wants_time: bool = False
+    now: float = 0.0
     wants_longest_decode: bool = False
+
+    def tell_time(self, now: float) -> None:
+        """Be told when the steps begin that are asked for next, in seconds of simulated time."""
+        self.now = now
 
     @abstractmethod
     def step_time(self, shape: StepShape) -> float:

@@ -4,6 +4,7 @@ Knows prices and ranges; how they were measured and fitted is known by `simulato
 The calibration's model and GPU are checked against those that are simulated.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from simulator.bounds import check_number
@@ -33,6 +34,7 @@ class CalibratedCostModel(CostModel):
         allow_mismatch: Use the calibration of another model or GPU.
         slowdown: Seconds of a step now over those when it was calibrated; a machine is not always
             equally fast.
+        slowdowns: The same besides, second by second of simulated time; the last one goes on.
         model: The simulated model; None: not checked.
         hardware: The simulated GPU; None: not checked. A calibration on a CPU fits any.
 
@@ -47,6 +49,7 @@ class CalibratedCostModel(CostModel):
         path: str,
         allow_mismatch: bool = False,
         slowdown: float = 1.0,
+        slowdowns: Sequence[float] | None = None,
         model: ModelConfig | None = None,
         hardware: HardwareConfig | None = None,
     ) -> None:
@@ -59,8 +62,21 @@ class CalibratedCostModel(CostModel):
             if hardware is not None and name:
                 check_gpu(hardware.name, [str(name)], Path(path))
         check_number("cost_model.slowdown", slowdown, at_least=0.01, below=100.0)
+        for value in slowdowns or ():
+            check_number("cost_model.slowdowns", value, at_least=0.01, below=100.0)
+        self._slowdowns = tuple(slowdowns or ())
+        self.wants_time = bool(self._slowdowns)
+        self.is_repeatable = not self._slowdowns
         self.wants_longest_decode = self.calibration.wants_longest_decode
-        self._factor = self.calibration.jitter.mean_factor * slowdown
+        self._typical_factor = self.calibration.jitter.mean_factor * slowdown
+        self._factor = self._typical_factor
+        self.tell_time(0.0)
+
+    def tell_time(self, now: float) -> None:
+        super().tell_time(now)
+        if self._slowdowns:
+            second = min(int(now), len(self._slowdowns) - 1)
+            self._factor = self._typical_factor * self._slowdowns[second]
 
     def step_time(self, shape: StepShape) -> float:
         """Seconds of a step.

@@ -24,6 +24,11 @@ class DraftingCostModel(CostModel):
         self._target = target
         self._factor = num_drafts * draft_cost
         self.is_bounded = target.is_bounded
+        self.is_repeatable = target.is_repeatable
+        self.wants_time = target.wants_time
+
+    def tell_time(self, now: float) -> None:
+        self._target.tell_time(now)
 
     def step_time(self, shape: StepShape) -> float:
         seconds = self._target.step_time(shape)

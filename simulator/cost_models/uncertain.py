@@ -94,6 +94,7 @@ class UncertainCostModel(CostModel):
     def __init__(self, target: CostModel, spread: Spread, seed: int) -> None:
         self._target, self._spread, self._seed = target, spread, seed
         self.is_bounded = target.is_bounded
+        self.wants_time = target.wants_time
         self.wants_longest_decode = target.wants_longest_decode
         rng = np.random.default_rng(seed)
         jitter = spread.jitter
@@ -112,6 +113,9 @@ class UncertainCostModel(CostModel):
         """Errors of its own for each replica."""
         seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
         return UncertainCostModel(self._target.for_replica(number), self._spread, seed)
+
+    def tell_time(self, now: float) -> None:
+        self._target.tell_time(now)
 
     def step_time(self, shape: StepShape) -> float:
         self._factor = self._run_factor * self._next_factor() / self._mean_factor

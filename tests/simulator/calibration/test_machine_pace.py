@@ -57,6 +57,15 @@ def test_prices_are_those_of_the_time_in_which_they_were_measured(calibration: C
     assert calibration.jitter.quantiles[-3] > 0.2
 
 
+def test_every_second_has_its_slowdown() -> None:
+    pace = MachinePace(typical=1e-3, sensitivity=2.0)
+    paces = [1e-3] * 10 + [2e-3] * 10 + [1e-3] * 9
+    assert pace.slowdowns(paces, 2.9) == pytest.approx([1.0, 4.0, 1.0])
+    assert pace.slowdowns(paces[:3], 9.0) == [1.0] * 3
+    assert pace.slowdowns([], 3.0) is None
+    assert MachinePace().slowdowns(paces, 3.0) is None
+
+
 def test_without_paces_nothing_is_known_and_nothing_changes() -> None:
     steps = designed() + recorded(runs=4, steps=100)
     found = fit(steps)

@@ -3,17 +3,21 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from simulator.calibration import Calibration, fit
 from simulator.calibration.terms import Curve
 from simulator.cost_models.calibrated import CalibratedCostModel
+from simulator.cost_models.uncertain import Spread, UncertainCostModel
 from simulator.hardware import HardwareConfig
 from simulator.model_config import ModelConfig
 from tests.simulator.calibration.worlds import designed, recorded, true_s
+from tests.simulator.small_runs import simulate
 from workbench.errors import ConfigError, CostModelError
 from workbench.step_profile import StepShape
+from workbench.workload.base import WorkloadRequest
 
 SHAPE = StepShape(8, 1600, [(100, 0)], 9)
 FACTS = {"model": {"name": "toy", "hidden_size": 4096}, "device_name": "NVIDIA H100 80GB HBM3"}
@@ -24,6 +28,36 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("calibration") / "calibration.json"
     fit(designed() + recorded(runs=4, steps=150), FACTS).save(path)
     return path
+
+
+def test_a_machine_may_be_slower_in_some_seconds(file: Path) -> None:
+    plain = CalibratedCostModel(str(file))
+    model = CalibratedCostModel(str(file), slowdown=2.0, slowdowns=[1.0, 1.5, 1.2])
+    assert model.wants_time
+    assert not model.is_repeatable
+    assert not plain.wants_time
+    for wrapped in (model, UncertainCostModel(model, Spread(), seed=0)):
+        for now, factor in ((0.0, 2.0), (0.99, 2.0), (1.0, 3.0), (2.5, 2.4), (70.0, 2.4)):
+            wrapped.tell_time(now)
+            assert wrapped.step_time(SHAPE) == pytest.approx(factor * plain.step_time(SHAPE))
+            assert model.host_time(SHAPE) == pytest.approx(factor * plain.host_time(SHAPE))
+    with pytest.raises(ConfigError, match=r"cost_model.slowdowns"):
+        CalibratedCostModel(str(file), slowdowns=[1.0, 0.0])
+
+
+def test_a_simulation_tells_its_time(file: Path) -> None:
+    def starts(**settings: Any) -> list[float]:
+        model = CalibratedCostModel(str(file), **settings)
+        requests = [WorkloadRequest("a", 0.0, 20, 480)]
+        return simulate(requests, model).steps.start_s.tolist()
+
+    same, slower = starts(slowdowns=[1.0]), starts(slowdowns=[1.0, 2.0])
+    assert same == pytest.approx(starts())
+    count = sum(at < 1.0 for at in same)
+    assert slower[:count] == same[:count]
+    assert slower[count + 5] - slower[count + 4] == pytest.approx(
+        2 * (same[count + 5] - same[count + 4]), rel=0.01
+    )
 
 
 def test_steps_take_their_mean_time(file: Path) -> None:
