@@ -43,14 +43,16 @@ def write_calibration_report(
 
     charts = folder / CHARTS
     charts.mkdir(exist_ok=True)
-    save(calibration_fit(calibration, steps), charts / "fit.png")
+    even = [calibration.pace.at_typical(step) for step in steps]
+    save(calibration_fit(calibration, even), charts / "fit.png")
     save(jitter_of_runs(calibration, steps), charts / "jitter.png")
     write_page(
         folder / "report.html",
         f"Calibration of {calibration.facts.get('model', {}).get('name', 'a model')}",
         [
             Section("How good it is", tables=[residual_table(calibration)], charts=[
-                Chart("Measured over fitted time of every step", charts / "fit.png"),
+                Chart("Measured over fitted time of every step, at the machine's typical pace",
+                      charts / "fit.png"),
             ]),
             Section("How steps scatter", text=_jitter_text(calibration), charts=[
                 Chart("Recorded steps in the order of time", charts / "jitter.png"),

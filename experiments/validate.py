@@ -81,6 +81,7 @@ def validate(
         "errors_of_means": errors_of_means(cases),
         "errors_of_means_at_its_speed": errors_of_means(cases, AT_ITS_SPEED),
         "rankings": rankings(cases),
+        "rankings_at_its_speed": rankings(cases, AT_ITS_SPEED),
         "coverage": coverage(cases) | {"level": settings.level},
         "cases": cases,
     }

@@ -23,7 +23,7 @@ PANELS = {
 def validation_bands(cases: Sequence[Mapping[str, Any]], level: float) -> Figure:
     """For every run: the band around the simulated number (0), and what was measured."""
     rows = len(cases)
-    title = f"{100 * level:.0f} % bands of the simulation, and what was measured"
+    title = f"{100 * level:.0f} % bands around the simulated number (0), and what was measured"
     figure, axes = style.panels(
         title, 1, len(PANELS), height=1.3 + 0.17 * rows, left=2.1, wspace=0.2, sharey=True
     )
@@ -43,7 +43,7 @@ def validation_bands(cases: Sequence[Mapping[str, Any]], level: float) -> Figure
             colour = style.INK if band["inside"] else style.VERMILLION
             ax.plot([value], [place], "o", ms=3.5, mew=0, color=colour)
         style.tidy(ax, xbins=3)
-        ax.set_xlabel("% of the simulated number")
+        ax.set_xlabel("%")
         ax.set_ylim(-0.8, rows - 0.2)
     axes[0, 0].set_yticks(places)
     axes[0, 0].set_yticklabels(

@@ -113,13 +113,18 @@ def coverage(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def rankings(cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each load and each number of `RANKED`: the policies from best to worst in both worlds."""
+def rankings(cases: Sequence[Mapping[str, Any]], world: str = SIMULATOR) -> list[dict[str, Any]]:
+    """For each load and each number of `RANKED`: the policies from best to worst in both worlds.
+
+    Args:
+        cases: The runs.
+        world: The simulation that is compared.
+    """
     found = []
     for load in dict.fromkeys(case["load"] for case in cases):
         mine = [case for case in cases if case["load"] == load]
         for name, more_is_better in RANKED.items():
-            measured, simulated = _means(mine, ENGINE, name), _means(mine, SIMULATOR, name)
+            measured, simulated = _means(mine, ENGINE, name), _means(mine, world, name)
             if len(measured) < 2 or set(measured) != set(simulated):
                 continue
             agree, pairs = _agreement(measured, simulated)

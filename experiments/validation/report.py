@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.validation.compare import ENGINE, GOALS, SIMULATOR
-from experiments.validation.runs import World
+from experiments.validation.charts import band_charts, name_of, run_charts
+from experiments.validation.compare import GOALS
 from simulator.calibration import Calibration
 
-CHARTS = "charts"
 ERRORS = (
     ("throughput", "output_tokens_per_s_error"),
     ("TTFT mean", "ttft_mean_error"),
@@ -60,8 +59,8 @@ def write_report(folder: Path, result: Mapping[str, Any], calibration: Calibrati
             Section("What was served", "Engine / simulator.", [counts_table(cases)]),
             Section("Ranking of the policies", _ABOUT_RANKING, [ranking_table(result)]),
             Section("Bands", _about_bands(result), [coverage_table(result)],
-                    _bands(folder, result)),
-            Section("Both worlds over each other", charts=_run_charts(folder, cases)),
+                    band_charts(folder, result)),
+            Section("Both worlds over each other", charts=run_charts(folder, cases)),
             Section("The calibration", tables=[residual_table(calibration)]),
         ],
         [str(result["command"])],
@@ -169,7 +168,9 @@ def errors_table(cases: Sequence[Mapping[str, Any]], where: str) -> Any:
     """Errors, a row a run."""
     from experiments.report.page import Table
 
-    rows = [[_name(case), *(_signed(case[where].get(key)) for _, key in ERRORS)] for case in cases]
+    rows = [
+        [name_of(case), *(_signed(case[where].get(key)) for _, key in ERRORS)] for case in cases
+    ]
     return Table("Errors", ("run", *(name for name, _ in ERRORS)), rows)
 
 
@@ -178,7 +179,7 @@ def machine_table(cases: Sequence[Mapping[str, Any]]) -> Any:
     from experiments.report.page import Table
 
     rows = [
-        [_name(case), _signed(case["slowdown"] - 1), _signed(case["slowdown_of_decodes"] - 1),
+        [name_of(case), _signed(case["slowdown"] - 1), _signed(case["slowdown_of_decodes"] - 1),
          _two_digits(case["cpus_used_by_others"]),
          _signed(case["slowed"]), case["tries"]]
         for case in cases
@@ -199,7 +200,7 @@ def counts_table(cases: Sequence[Mapping[str, Any]]) -> Any:
     from experiments.report.page import Table
 
     rows = [
-        [_name(case), case["engine"]["requests"],
+        [name_of(case), case["engine"]["requests"],
          *(f"{_shown(case['engine'], key, form)} / {_shown(case['simulator'], key, form)}"
            for _, key, form in COUNTS)]
         for case in cases
@@ -227,42 +228,6 @@ def coverage_table(result: Mapping[str, Any]) -> Any:
     return Table("Measured values inside their band", ("number", "inside"), rows)
 
 
-def _bands(folder: Path, result: Mapping[str, Any]) -> list[Any]:
-    from experiments.figures.style import save
-    from experiments.figures.validation_bands import validation_bands
-    from experiments.report.page import Chart
-
-    path = folder / CHARTS / "bands.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save(validation_bands(result["cases"], result["coverage"]["level"]), path)
-    return [Chart("Measured values and the simulator's bands", path)]
-
-
-def _run_charts(folder: Path, cases: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Timelines and distributions of the runs at the highest load, and of one at each other."""
-    from experiments.figures.side_by_side import latency_cdfs, timeline_of, timelines
-    from experiments.figures.style import save
-    from experiments.report.page import Chart
-
-    charts = []
-    highest, first = max(c["load"] for c in cases), cases[0]["policy"]
-    for case in cases:
-        if case["repeat"] or (case["load"] != highest and case["policy"] != first):
-            continue
-        worlds = [World(folder / "runs" / case["folder"] / name) for name in (ENGINE, SIMULATOR)]
-        tables = [(w.requests(), w.steps(), w.summary.get("num_kv_blocks")) for w in worlds]
-        stem = f"{case['policy']}_load_{case['load']:g}"
-        real, drawn = (timeline_of(r, s, b, tick_s=0.5) for r, s, b in tables)
-        for kind, figure in (
-            ("timeline", timelines(real, drawn, title=_name(case))),
-            ("cdf", latency_cdfs(tables[0][0], tables[1][0], title=_name(case))),
-        ):
-            path = folder / CHARTS / f"{stem}_{kind}.png"
-            save(figure, path)
-            charts.append(Chart(f"{_name(case)}: {kind}", path))
-    return charts
-
-
 def print_result(result: Mapping[str, Any]) -> None:
     """The goals, the errors and the rankings on the terminal."""
     from experiments.terminal import open_console, print_numbers
@@ -272,20 +237,16 @@ def print_result(result: Mapping[str, Any]) -> None:
         rows = [[str(cell) for cell in row] for row in table.rows]
         headings = ["\n".join(name.rsplit(" ", 1)) for name in table.columns]
         print_numbers(console, headings, rows, table.caption)
-    agree = sum(row["pairs_in_the_same_order"] for row in result["rankings"])
-    pairs = sum(row["pairs"] for row in result["rankings"])
-    console.print(f"pairs of policies in the same order: {agree} of {pairs}")
+    for name, suffix in (("rankings", ""), ("rankings_at_its_speed", ", at its speed")):
+        agree = sum(row["pairs_in_the_same_order"] for row in result[name])
+        pairs = sum(row["pairs"] for row in result[name])
+        console.print(f"pairs of policies in the same order{suffix}: {agree} of {pairs}")
     found = result["coverage"]
     if found["all"] is not None:
         console.print(
             f"measured values in their {100 * found['level']:.0f} % band:"
             f" {100 * found['all']:.0f} % of {found['number']}"
         )
-
-
-def _name(case: Mapping[str, Any]) -> str:
-    repeat = f", run {case['repeat'] + 1}" if case["repeat"] else ""
-    return f"load {case['load']:g}, {case['policy'].replace('_', ' ')}{repeat}"
 
 
 def _shown(numbers: Mapping[str, Any], key: str, form: str) -> str:
