@@ -70,11 +70,13 @@ def test_a_validation_in_a_pipe_has_all_its_numbers(
                     "errors": told,
                     "errors_at_its_speed": told,
                     "errors_of_means": told,
+                    "errors_of_means_at_its_speed": told,
                 }
             ],
             "errors_of_means": [{"runs": 3}],
             "cases": [{"load": 0.5, "policy": "chunked_prefill", "repeat": 0, "errors": errors}],
             "rankings": [],
+            "rankings_at_its_speed": [],
             "coverage": {"all": None},
         }
     )
