@@ -3,8 +3,8 @@
     python benchmarks/validate_vllm/shared_keys.py OUT
 
 OUT is the folder of `experiments.validate_vllm`. Of the steps that only decode, those of the loads
-are compared with the calibration twice: with the keys of every row priced, and with keys of shared
-blocks priced once. The loads' requests share their first tokens, the calibration's share nothing.
+are compared with the calibration twice: as if every row's keys were its own, and with those of the
+first tokens, which the loads' requests share, told as shared.
 """
 
 import argparse
@@ -40,11 +40,11 @@ def decode_steps(record: Path) -> dict[int, list[tuple[int, int, float]]]:
 def error(
     calibration: Calibration, rows: int, steps: list[tuple[int, int, float]], shared: int
 ) -> float:
-    """Predicted over measured, less 1, median; `shared` keys of each row but one cost nothing."""
+    """Predicted over measured, less 1, median; each row but one shares so many keys."""
     ratios = []
     for keys, longest, seconds in steps:
-        read = max(keys - shared * (rows - 1), rows)
-        shape = StepShape(rows, read, [], rows, longest_decode=longest)
+        common = shared * (rows - 1)
+        shape = StepShape(rows, keys, [], rows, longest_decode=longest, shared_context=common)
         ratios.append(calibration.typical_s(shape) / seconds)
     return float(np.median(ratios)) - 1
 
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     calibration = Calibration.load(folder / "calibration.json")
-    print("rows  steps  every row's keys  shared keys once")
+    print("rows  steps  all keys own  first keys shared")
     for rows, steps in sorted(decode_steps(folder / "server_steps.jsonl").items()):
         if len(steps) >= FEWEST:
             both = [100 * error(calibration, rows, steps, shared) for shared in (0, SHARED)]
