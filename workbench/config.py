@@ -121,6 +121,11 @@ class CacheConfig:
                 "exclude each other: all layers slide, or only a second group does"
             )
 
+    @property
+    def has_window(self) -> bool:
+        """Whether any layer attends to a window only."""
+        return self.sliding_window is not None or self.hybrid_window is not None
+
 
 def check_types(config: Any) -> None:
     """Refuse a field whose value is not of its annotated type, or not finite, by name."""

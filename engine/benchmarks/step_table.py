@@ -109,9 +109,8 @@ class Limits:
                 " cache.num_gpu_blocks_override or scheduler.max_model_len"
             )
         tokens, rows = config.max_num_batched_tokens, config.max_num_seqs
-        cache = parts.cache_config
-        has_window = cache.sliding_window is not None or cache.hybrid_window is not None
-        return cls(tokens, rows, longest - ROOM, 0 if has_window else block_size)
+        shared_size = 0 if parts.cache_config.has_window else block_size
+        return cls(tokens, rows, longest - ROOM, shared_size)
 
 
 def grid(limits: Limits, is_dry_run: bool = False) -> list[Point]:

@@ -35,8 +35,7 @@ def make_layout(
         use_runs: See KVCacheManager.
     """
     size = config.block_size
-    has_window = config.sliding_window is not None or config.hybrid_window is not None
-    if use_runs and not has_window and type(eviction) is LRUEviction:
+    if use_runs and not config.has_window and type(eviction) is LRUEviction:
         run_pool = RunPool(num_blocks)
         return run_pool, [RunGroup(size, run_pool)]
     pool = BlockPool(num_blocks, eviction)

@@ -29,8 +29,7 @@ def check_settings(
             f"enable_chunked_prefill=false contradicts {type(batch_policy).__name__}, which splits "
             "prompts: set it to true, or choose another batch policy"
         )
-    has_window = cache_config.sliding_window is not None or cache_config.hybrid_window is not None
-    if has_window and config.preemption_mode == "swap":
+    if cache_config.has_window and config.preemption_mode == "swap":
         raise ConfigError(
             "preemption_mode=swap works with full attention only: unset sliding_window and "
             "hybrid_window, or use preemption_mode=recompute"
