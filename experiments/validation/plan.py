@@ -110,7 +110,7 @@ class Plan:
             f"++cache.num_gpu_blocks_override={num_kv_blocks}",
         ]
         if slowdowns:
-            calibrated.append(f"cost_model.slowdowns=[{','.join(map(str, slowdowns))}]")
+            calibrated.append(f"cost_model.slowdown=[{','.join(map(str, slowdowns))}]")
         return self._compose(case.policy, [*calibrated, *self._workload(case, capacity)])
 
     def _workload(self, case: Case, capacity: float) -> list[str]:

@@ -33,8 +33,7 @@ class CalibratedCostModel(CostModel):
         path: A file of `python -m experiments.calibrate`.
         allow_mismatch: Use the calibration of another model or GPU.
         slowdown: Seconds of a step now over those when it was calibrated; a machine is not always
-            equally fast.
-        slowdowns: The same besides, second by second of simulated time; the last one goes on.
+            equally fast. Several: one for each second of simulated time, the last one goes on.
         model: The simulated model; None: not checked.
         hardware: The simulated GPU; None: not checked. A calibration on a CPU fits any.
 
@@ -48,8 +47,7 @@ class CalibratedCostModel(CostModel):
         self,
         path: str,
         allow_mismatch: bool = False,
-        slowdown: float = 1.0,
-        slowdowns: Sequence[float] | None = None,
+        slowdown: float | Sequence[float] = 1.0,
         model: ModelConfig | None = None,
         hardware: HardwareConfig | None = None,
     ) -> None:
@@ -61,22 +59,16 @@ class CalibratedCostModel(CostModel):
             name = self.calibration.facts.get("device_name")
             if hardware is not None and name:
                 check_gpu(hardware.name, [str(name)], Path(path))
-        check_number("cost_model.slowdown", slowdown, at_least=0.01, below=100.0)
-        for value in slowdowns or ():
-            check_number("cost_model.slowdowns", value, at_least=0.01, below=100.0)
-        self._slowdowns = tuple(slowdowns or ())
-        self.wants_time = bool(self._slowdowns)
-        self.is_repeatable = not self._slowdowns
+        factor = self.calibration.jitter.mean_factor
+        self._factors = tuple(factor * value for value in _slowdowns(slowdown))
+        self.wants_time = len(self._factors) > 1
+        self.is_repeatable = not self.wants_time
         self.wants_longest_decode = self.calibration.wants_longest_decode
-        self._typical_factor = self.calibration.jitter.mean_factor * slowdown
-        self._factor = self._typical_factor
-        self.tell_time(0.0)
 
-    def tell_time(self, now: float) -> None:
-        super().tell_time(now)
-        if self._slowdowns:
-            second = min(int(now), len(self._slowdowns) - 1)
-            self._factor = self._typical_factor * self._slowdowns[second]
+    @property
+    def _factor(self) -> float:
+        """Mean seconds of a step that begins now, over those of a typical one."""
+        return self._factors[min(int(self.now), len(self._factors) - 1)]
 
     def step_time(self, shape: StepShape) -> float:
         """Seconds of a step.
@@ -100,6 +92,15 @@ class CalibratedCostModel(CostModel):
     def is_extrapolated(self, shape: StepShape) -> bool:
         """Whether the step is larger in anything than all that were measured."""
         return self.calibration.beyond(shape) > 1.0
+
+
+def _slowdowns(given: float | Sequence[float]) -> Sequence[float]:
+    values = [given] if isinstance(given, int | float) else list(given)
+    for value in values:
+        check_number("cost_model.slowdown", value, at_least=0.01, below=100.0)
+    if not values:
+        raise ConfigError("cost_model.slowdown=[] is empty: give a number, or one a second")
+    return values
 
 
 def check_model(calibration: Calibration, path: str, model: ModelConfig) -> None:

@@ -32,7 +32,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_machine_may_be_slower_in_some_seconds(file: Path) -> None:
     plain = CalibratedCostModel(str(file))
-    model = CalibratedCostModel(str(file), slowdown=2.0, slowdowns=[1.0, 1.5, 1.2])
+    model = CalibratedCostModel(str(file), slowdown=[2.0, 3.0, 2.4])
     assert model.wants_time
     assert not model.is_repeatable
     assert not plain.wants_time
@@ -41,8 +41,9 @@ def test_a_machine_may_be_slower_in_some_seconds(file: Path) -> None:
             wrapped.tell_time(now)
             assert wrapped.step_time(SHAPE) == pytest.approx(factor * plain.step_time(SHAPE))
             assert model.host_time(SHAPE) == pytest.approx(factor * plain.host_time(SHAPE))
-    with pytest.raises(ConfigError, match=r"cost_model.slowdowns"):
-        CalibratedCostModel(str(file), slowdowns=[1.0, 0.0])
+    for wrong in ([1.0, 0.0], [], 0.0):
+        with pytest.raises(ConfigError, match=r"cost_model.slowdown"):
+            CalibratedCostModel(str(file), slowdown=wrong)
 
 
 def test_a_simulation_tells_its_time(file: Path) -> None:
@@ -51,7 +52,7 @@ def test_a_simulation_tells_its_time(file: Path) -> None:
         requests = [WorkloadRequest("a", 0.0, 20, 480)]
         return simulate(requests, model).steps.start_s.tolist()
 
-    same, slower = starts(slowdowns=[1.0]), starts(slowdowns=[1.0, 2.0])
+    same, slower = starts(slowdown=[1.0, 1.0]), starts(slowdown=[1.0, 2.0])
     assert same == pytest.approx(starts())
     count = sum(at < 1.0 for at in same)
     assert slower[:count] == same[:count]
