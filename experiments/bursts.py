@@ -7,7 +7,7 @@ others. Lengths follow from the engine's limits, and from nothing that is simula
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import count
+from itertools import count, islice
 
 import numpy as np
 
@@ -60,9 +60,16 @@ def burst_workload(
             times = np.sort(rng.uniform(0, LATE * took, size))
             times[: (size + 1) // 2] = 0.0
             for at, lengths in zip(np.sort(times), burst, strict=True):
-                blocks = _blocks(shared, lengths[0] // block_size, ids)
-                name = str(len(requests))
-                requests.append(_request(name, now + float(at), lengths, blocks, block_size))
+                own = islice(ids, lengths[0] // block_size - len(shared))
+                requests.append(
+                    WorkloadRequest(
+                        str(len(requests)),
+                        now + float(at),
+                        *lengths,
+                        hash_ids=(*shared, *own),
+                        hash_block_size=block_size,
+                    )
+                )
             now += (1.0 + PAUSE) * took
             if now >= seconds:
                 break
@@ -82,18 +89,7 @@ def _shared_blocks(
     most = int(LONGEST_SHARED * LONGEST_PROMPT * length) // block_size
     if rng.random() >= SHARING or not most:
         return []
-    return [next(ids) for _ in range(rng.integers(1, most, endpoint=True))]
-
-
-def _blocks(shared: list[int], num_blocks: int, ids: Iterator[int]) -> tuple[int, ...]:
-    """Ids of a prompt's full blocks, those behind the shared ones its own."""
-    return (*shared, *(next(ids) for _ in range(num_blocks - len(shared))))
-
-
-def _request(
-    name: str, at: float, lengths: tuple[int, int], blocks: tuple[int, ...], block_size: int
-) -> WorkloadRequest:
-    return WorkloadRequest(name, at, *lengths, hash_ids=blocks, hash_block_size=block_size)
+    return list(islice(ids, int(rng.integers(1, most, endpoint=True))))
 
 
 def _burst(

@@ -2,50 +2,69 @@
 
     python benchmarks/validate_vllm/shared_keys.py OUT
 
-OUT is the folder of `experiments.validate_vllm`. Of the steps that only decode, those of the loads
-are compared with the calibration twice: as if every row's keys were its own, and with those of the
-first tokens, which the loads' requests share, told as shared.
+OUT is the folder of `experiments.validate_vllm` with its default workload, whose prompts begin with
+one of four texts of a KV block each. Of the steps that only decode, those of the loads are compared
+with the calibration twice: as if every row's keys were its own, and with the shared ones told.
 """
 
 import argparse
 import json
+import re
 from collections import defaultdict
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from experiments.assemble import part
+from experiments.run import compose_config
 from simulator.calibration import Calibration
 from workbench.step_profile import StepShape
 
-SHARED = 128  # tokens that all prompts of `workload=live_vllm` begin with
-LOADS = ("low", "medium", "overload")
+SHARED = 128  # tokens of each text, and of a block of vLLM on a CPU
+PARTS = 3
 LONGEST_S = 0.05  # a longer pause between two steps has waiting in it
 FEWEST = 8
+REQUEST = re.compile(r"(?:low|medium|overload)\.(\d+)(?:\.again\d+)?-(\d+)-")
 
 
-def decode_steps(record: Path) -> dict[int, list[tuple[int, int, float]]]:
-    """(keys, longest, seconds to the next step) of the loads' steps that only decode, by rows."""
+def texts_of_requests() -> list[int]:
+    """The text that each request of the workload begins with."""
+    workload = part(compose_config(["workload=live_vllm"]), "workload")
+    return [item.hash_ids[0] for item in workload.initial()]
+
+
+def decode_steps(record: Path, texts: list[int]) -> dict[int, list[tuple[StepShape, float]]]:
+    """(shape, seconds to the next step) of the loads' steps that only decode, by rows."""
     lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
     found = defaultdict(list)
     for step, following in pairwise(line for line in lines if line[0] == "schedule"):
         rows, seconds = step[3], following[1] - step[1]
-        is_load = any(load in rows[0][0] for load in LOADS)
-        if is_load and all(row[2] == 1 for row in rows) and seconds < LONGEST_S:
-            contexts = [row[1] + 1 for row in rows]
-            found[len(rows)].append((sum(contexts), max(contexts), seconds))
+        names = [REQUEST.search(row[0]) for row in rows]
+        if not all(names) or any(row[2] != 1 for row in rows) or seconds >= LONGEST_S:
+            continue
+        places = [(int(n[1]) - 1) * len(texts) // PARTS + int(n[2]) for n in names if n]
+        shared = SHARED * (len(rows) - len({texts[place] for place in places}))
+        keys = [row[1] + 1 for row in rows]
+        shape = StepShape(len(rows), sum(keys), [], len(rows), 0, max(keys), shared)
+        found[len(rows)].append((shape, seconds))
     return found
 
 
-def error(
-    calibration: Calibration, rows: int, steps: list[tuple[int, int, float]], shared: int
-) -> float:
-    """Predicted over measured, less 1, median; each row but one shares so many keys."""
+def error(calibration: Calibration, steps: list[tuple[StepShape, float]], is_told: bool) -> float:
+    """Predicted over measured, less 1, median."""
     ratios = []
-    for keys, longest, seconds in steps:
-        common = shared * (rows - 1)
-        shape = StepShape(rows, keys, [], rows, longest_decode=longest, shared_context=common)
-        ratios.append(calibration.typical_s(shape) / seconds)
+    for shape, seconds in steps:
+        shared = shape.shared_context if is_told else 0
+        seen = StepShape(
+            shape.num_decodes,
+            shape.decode_context,
+            [],
+            shape.num_samples,
+            longest_decode=shape.longest_decode,
+            shared_context=shared,
+        )
+        ratios.append(calibration.typical_s(seen) / seconds)
     return float(np.median(ratios)) - 1
 
 
@@ -55,11 +74,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     calibration = Calibration.load(folder / "calibration.json")
-    print("rows  steps  all keys own  first keys shared")
-    for rows, steps in sorted(decode_steps(folder / "server_steps.jsonl").items()):
+    steps_of = decode_steps(folder / "server_steps.jsonl", texts_of_requests())
+    print("rows  steps  keys shared  predicted, all own  predicted, shared told")
+    for rows, steps in sorted(steps_of.items()):
         if len(steps) >= FEWEST:
-            both = [100 * error(calibration, rows, steps, shared) for shared in (0, SHARED)]
-            print(f"{rows:4d} {len(steps):6d} {both[0]:+15.1f} % {both[1]:+15.1f} %")
+            share = np.mean([shape.shared_context / shape.decode_context for shape, _ in steps])
+            own, told = (100 * error(calibration, steps, is_told) for is_told in (False, True))
+            print(f"{rows:4d} {len(steps):6d} {share:12.0%} {own:+17.1f} % {told:+21.1f} %")
 
 
 if __name__ == "__main__":

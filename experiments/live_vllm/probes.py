@@ -78,12 +78,13 @@ def probes(limits: SchedulerConfig, number: int, seed: int, block_size: int = 16
         for place, size in enumerate(_burst_sizes(limits, number))
     ]
     batch = _batch(limits, longest, number)
+    alike = int(SHARED * batch[0].prompt) // block_size * block_size
     trickle = _drawn_shared(rng, longest, block_size) if number % 2 else 0
     return [
         Probe(f"{WARM_UP}/{number}", warm_up),
         *(Probe(f"single/{number}", (shape,)) for shape in singles),
         Probe(f"batch/{number}", batch),
-        Probe(f"batch/{number}", batch, int(SHARED * batch[0].prompt)),
+        *([Probe(f"batch/{number}", batch, alike)] if alike else ()),
         *bursts,
         Probe(f"trickle/{number}", tuple(_trickle(rng, longest, trickle)), trickle),
     ]
