@@ -57,19 +57,10 @@ def burst_workload(
             shared = _shared_blocks(length, block_size, rng, ids)
             least = len(shared) * block_size
             burst, took = _burst(model, num_tokens, num_rows, length, size, least, rng)
-            times = np.sort(rng.uniform(0, LATE * took, size))
-            times[: (size + 1) // 2] = 0.0
-            for at, lengths in zip(np.sort(times), burst, strict=True):
+            for at, lengths in zip(_arrivals(took, size, rng), burst, strict=True):
                 own = islice(ids, lengths[0] // block_size - len(shared))
-                requests.append(
-                    WorkloadRequest(
-                        str(len(requests)),
-                        now + float(at),
-                        *lengths,
-                        hash_ids=(*shared, *own),
-                        hash_block_size=block_size,
-                    )
-                )
+                name, blocks = str(len(requests)), (*shared, *own)
+                requests.append(WorkloadRequest(name, now + at, *lengths, None, blocks, block_size))
             now += (1.0 + PAUSE) * took
             if now >= seconds:
                 break
@@ -80,6 +71,13 @@ def burst_sizes(num_rows: int) -> list[int]:
     """1, 2, 4 … up to more than there are rows."""
     sizes = [2**i for i in range(num_rows.bit_length()) if 2**i < num_rows]
     return [*sizes, num_rows, int(OVERFULL * num_rows) + 1]
+
+
+def _arrivals(took: float, size: int, rng: np.random.Generator) -> list[float]:
+    """Seconds after the burst's begin: half of it at once, the rest while it is served."""
+    times = np.sort(rng.uniform(0, LATE * took, size))
+    times[: (size + 1) // 2] = 0.0
+    return [float(at) for at in times]
 
 
 def _shared_blocks(
