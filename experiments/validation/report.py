@@ -168,9 +168,7 @@ def errors_table(cases: Sequence[Mapping[str, Any]], where: str) -> Any:
     """Errors, a row a run."""
     from experiments.report.page import Table
 
-    rows = [
-        [name_of(case), *(_signed(case[where].get(key)) for _, key in ERRORS)] for case in cases
-    ]
+    rows = [[name_of(case), *(_error(case[where], key) for _, key in ERRORS)] for case in cases]
     return Table("Errors", ("run", *(name for name, _ in ERRORS)), rows)
 
 
@@ -254,12 +252,17 @@ def _shown(numbers: Mapping[str, Any], key: str, form: str) -> str:
     return "-" if value is None else form.format(value).rstrip("%")
 
 
+def _error(errors: Mapping[str, Any], key: str) -> str:
+    value = errors.get(key)
+    return _percent(value) if key.endswith("mape") else _signed(value)
+
+
 def _signed(value: float | None) -> str:
     return "-" if value is None or value != value else f"{100 * value:+.1f} %"
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
+    return "-" if value is None or value != value else f"{100 * value:.1f} %"
 
 
 def _two_digits(value: float | None) -> str | None:
