@@ -110,16 +110,25 @@ def _order(path: Path) -> int:
 
 
 def _summary(capacities: Capacities, first: Path | None) -> str:
-    limits = ", ".join(f"{_name(n)} ≤ {_limit(n, v)}" for n, v in capacities.objectives.items())
     differs = ", ".join(capacities.varying) or "nothing"
     failed = f", {len(capacities.failed)} searches failed" if len(capacities.failed) else ""
     over = capacities.over_seeds
     count = "1 configuration" if len(over) == 1 else f"{len(over)} configurations"
     seeds = ", each with several seeds" if len(over) and (over["seeds"] > 1).any() else ""
     return (
-        f"Objectives: {limits or 'not the same for all'}. {count}{seeds}{failed}; what differs "
+        f"Objectives: {_objectives(capacities)}. {count}{seeds}{failed}; what differs "
         f"between them: {differs}." + (f"\n\nThe first: {describe(first)}" if first else "")
     )
+
+
+def _objectives(capacities: Capacities) -> str:
+    """The limits of all configurations, and what else some of them limit."""
+    shared = capacities.objectives
+    limits = [f"{_name(name)} ≤ {_limit(name, value)}" for name, value in shared.items()]
+    limits += [
+        f"{_name(name)} not the same for all" for name in capacities.limited if name not in shared
+    ]
+    return ", ".join(limits) or "none"
 
 
 def _name(objective: str) -> str:
@@ -161,7 +170,7 @@ def _results(capacities: Capacities) -> list[Section]:
     table = capacities.table
     if table.empty:
         return []
-    names = latency_names(capacities.objectives)
+    names = latency_names(capacities.limited)
     columns = ["configuration", f"capacity ({table['arrivals'].iloc[0]}/s)", "GPUs",
                "output tokens/s", "US$/M output tokens",
                *(f"{_name(n)} at it" for n in names), *(f"{_name(n)} above it" for n in names),

@@ -3,7 +3,7 @@
 Knows the frames of `results`. Every figure is a function: table in, `Figure` out.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -149,7 +149,7 @@ def cost_vs_latency(
     return figure
 
 
-def latency_names(limits: Mapping[str, float]) -> list[str]:
+def latency_names(limits: Iterable[str]) -> list[str]:
     """The latencies to draw: the limited ones, at most three, or the usual two."""
     names = [name for name in limits if name != "attainment"]
     return (names or ["ttft_p99", "tpot_p99"])[:3]

@@ -64,9 +64,18 @@ class Capacities:
     @property
     def objectives(self) -> dict[str, float]:
         """The limits that all configurations share, by name."""
-        names = [c for c in self.table if str(c).startswith("limit_")]
-        limits = {str(c).removeprefix("limit_"): self.table[c].dropna().unique() for c in names}
-        return {name: float(values[0]) for name, values in limits.items() if len(values) == 1}
+        limits = {name: self.table[f"limit_{name}"].unique() for name in self.limited}
+        return {
+            name: float(values[0])
+            for name, values in limits.items()
+            if len(values) == 1 and pd.notna(values[0])
+        }
+
+    @property
+    def limited(self) -> list[str]:
+        """What any configuration has a limit for, by name."""
+        names = [str(c) for c in self.table if str(c).startswith("limit_")]
+        return [name.removeprefix("limit_") for name in names if self.table[name].notna().any()]
 
 
 def read_capacities(folder: Path, prices: Mapping[str, float]) -> Capacities:

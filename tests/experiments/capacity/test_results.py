@@ -5,6 +5,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.capacity.capacity_page import _objectives
 from experiments.capacity.charts import capacity_bars, cost_vs_latency, figures, latency_vs_rate
 from experiments.capacity.results import Capacities, csv_table, pareto
 
@@ -89,3 +90,11 @@ def test_seeds_are_averaged_and_their_range_is_told() -> None:
     assert {"capacity", "latency_vs_rate", "cost_vs_latency"} == set(
         dict(figures(Capacities(table, results.failed, results.probes, ["seed"])))
     )
+
+
+def test_a_limit_that_some_lack_is_no_objective_of_all() -> None:
+    limits = {"limit_ttft_p99": [1.0, 1.0], "limit_tpot_p99": [0.05, None], "limit_e2e_p99": None}
+    capacities = Capacities(pd.DataFrame(limits), pd.DataFrame(), pd.DataFrame(), [])
+    assert capacities.objectives == {"ttft_p99": 1.0}
+    assert capacities.limited == ["ttft_p99", "tpot_p99"]
+    assert _objectives(capacities) == "TTFT p99 ≤ 1 s, TPOT p99 not the same for all"
