@@ -4,9 +4,7 @@
     python -m experiments.pace_probe pace CPU FILE
 
 `pace` appends a line to FILE ten times a second: when (time.monotonic), and the CPU nanoseconds
-that a fixed piece of work took: some arithmetic, and Python that follows a list from place to
-place. The second is what a neighbour on the other half of a core slows down most, as it does an
-engine.
+that a fixed piece of work took.
 """
 
 import os
@@ -15,10 +13,6 @@ import time
 from pathlib import Path
 
 PERIOD_S = 0.1
-SIZE = 96  # of the square matrices: they stay in a CPU's own cache
-PLACES = 1 << 15  # of the list: with its numbers a megabyte
-JUMPS = 3000
-WARM_UP = 20
 
 
 def stay_awake(cpu: int) -> None:
@@ -33,33 +27,15 @@ def stay_awake(cpu: int) -> None:
 
 def tell_pace(cpu: int, path: Path) -> None:
     """Time the work until the process is ended."""
-    import numpy as np
+    from experiments.inside.fixed_work import FixedWork, line_of
 
     os.sched_setaffinity(0, {cpu})
-    rng = np.random.default_rng(0)
-    matrix = rng.random((SIZE, SIZE), dtype=np.float32)
-    order = rng.permutation(PLACES)
-    following = np.empty(PLACES, dtype=np.int64)
-    following[order] = np.roll(order, -1)  # one circle through all places
-    jumps: list[int] = following.tolist()
-
-    def work() -> int:
-        start = time.thread_time_ns()
-        product = matrix
-        for _ in range(3):
-            product = product @ matrix
-        place = 0
-        for _ in range(JUMPS):
-            place = jumps[place]
-        return time.thread_time_ns() - start
-
-    for _ in range(WARM_UP):
-        work()
+    work = FixedWork()
     parent = os.getppid()
     with path.open("a", encoding="utf-8") as file:
         while os.getppid() == parent:
-            took = work()
-            file.write(f"{time.monotonic():.3f} {took}\n")
+            took = work.nanoseconds()
+            file.write(line_of(time.monotonic(), took))
             file.flush()
             time.sleep(PERIOD_S)
 

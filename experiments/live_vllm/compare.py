@@ -51,7 +51,9 @@ class LoadResult:
         measured, simulated: The two sides.
         errors: See `latency_errors`.
         errors_at_its_pace: The same of a simulation whose steps are scaled, second by second, to
-            how fast the machine was: what remains is not the machine's mood. No prediction.
+            how fast the machine was: what remains is not the machine's mood.
+        is_probed: Whether fixed work told that, of which the run knows nothing; otherwise the run's
+            own steps told it, and what comes of it is no prediction.
         num_steps, num_equal: The server's steps, and those that the workbench decides alike.
         difference: The first that it does not.
         others: CPUs that others used in the most disturbed part; None: not known.
@@ -64,6 +66,7 @@ class LoadResult:
     simulated: Side
     errors: dict[str, float]
     errors_at_its_pace: dict[str, float]
+    is_probed: bool
     num_steps: int
     num_equal: int
     difference: Difference | None
@@ -115,15 +118,31 @@ def simulate(
     return simulation.run()
 
 
+def is_probed(served: Served, calibration: Calibration) -> bool:
+    """Whether fixed work told the machine's pace, in the calibration and beside this part."""
+    return calibration.pace.is_known and any(step.pace for step in served.phase.steps)
+
+
 def pace_of(served: Served, calibration: Calibration) -> list[float]:
-    """Measured over predicted time of the steps in each `WINDOW_S` of a part; 1 where none is."""
-    starts = served.phase.log.start_s
-    windows = (starts / WINDOW_S).astype(int).clip(0)
-    measured = [step.seconds for step in served.phase.steps]
-    predicted = [calibration.mean_s(step.shape) for step in served.phase.steps]
-    took = np.bincount(windows, weights=measured).tolist()
-    should = np.bincount(windows, weights=predicted).tolist()
-    return [real / model if model else 1.0 for real, model in zip(took, should, strict=True)]
+    """How many times as long as in the calibration steps take in each `WINDOW_S` of a part.
+
+    As fixed work tells; where there was none, as the steps tell: measured over predicted time. A
+    window without steps is as those around it.
+    """
+    steps = served.phase.steps
+    windows = (served.phase.log.start_s / WINDOW_S).astype(int).clip(0)
+    if is_probed(served, calibration):
+        told = np.array([step.pace > 0 for step in steps])
+        windows = windows[told]
+        took = np.array([calibration.pace.slowdown([step.pace]) for step in steps if step.pace])
+        should = np.ones(len(took))
+    else:
+        took = np.array([step.seconds for step in steps])
+        should = np.array([calibration.mean_s(step.shape) for step in steps])
+    totals = np.bincount(windows, weights=should)
+    seen = np.flatnonzero(totals)
+    factors = np.bincount(windows, weights=took)[seen] / totals[seen]
+    return np.interp(np.arange(len(totals)), seen, factors).tolist()
 
 
 def capacity(
@@ -162,6 +181,7 @@ def compare(
         simulated,
         latency_errors(measured.requests, simulated.requests),
         latency_errors(measured.requests, paced.requests),
+        all(is_probed(served, calibration.steps) for served in parts),
         sum(served.phase.num_steps for served in parts),
         sum(served.phase.num_equal for served in parts),
         next(filter(None, differences), None),
@@ -245,5 +265,6 @@ def summary_of(result: LoadResult) -> dict[str, Any]:
             "prefix_hit_tokens": result.measured.counters["prefix_hit_tokens"],
             "simulated_prefix_hit_tokens": result.simulated.counters["prefix_hit_tokens"],
             "cpus_used_by_others": result.others,
+            "pace_told_by": "fixed work" if result.is_probed else "steps",
         }
     )

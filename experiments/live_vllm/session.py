@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.live_vllm.client import Answer, CompletionClient
@@ -17,8 +17,9 @@ from experiments.live_vllm.errors import ServerError
 from experiments.live_vllm.replay import ReplayedPhase, ServerSettings, StepReplay
 from experiments.live_vllm.requests import asks
 from experiments.live_vllm.server import is_healthy
-from experiments.live_vllm.step_record import Event, StepRecord, Update
+from experiments.live_vllm.step_record import Event, StepRecord, Update, pace_files
 from experiments.machine_watch import MachineWatch
+from experiments.pace_log import PaceLog
 from workbench.workload.base import WorkloadRequest
 
 SETTLE_S = 5.0
@@ -84,6 +85,7 @@ class LiveSession:
         self._replay = StepReplay(self.settings)
         self._client = CompletionClient(url, model or first_model(url), timeout_s)
         self._url, self._why_dead, self._cpu_s = url, why_dead, cpu_s
+        self._paces = PaceLog(pace_files(record))
 
     def serve(
         self,
@@ -107,7 +109,16 @@ class LiveSession:
         by_id = {item.request_id: item for item in items}
         origin = min(answer.sent_at for answer in answers)
         phase = self._replay.phase(self._settled_events(), by_id, origin, source)
+        self._tell_paces(phase, origin)
         return Served(items, answers, phase, others, seconds)
+
+    def _tell_paces(self, phase: ReplayedPhase, origin: float) -> None:
+        """The machine's pace around the middle of each step, where the server's workers tell it."""
+        starts = phase.log.start_s
+        phase.steps = [
+            replace(step, pace=self._paces.near(origin + start + step.seconds / 2))
+            for step, start in zip(phase.steps, starts.tolist(), strict=True)
+        ]
 
     def _check(self, answers: Sequence[Answer], source: str) -> None:
         failed = [answer for answer in answers if answer.error is not None]

@@ -1,7 +1,7 @@
 """What the recorder inside a vLLM server has written: its settings, arrivals, steps.
 
-Knows the lines of `inside/vllm_step_recorder.py`, and how vLLM names a request that a client has
-named. Times are those of CLOCK_MONOTONIC, seconds.
+Knows the lines of `inside/vllm_step_recorder.py`, the files of `inside/vllm_paced_worker.py`, and
+how vLLM names a request that a client has named. Times are those of CLOCK_MONOTONIC, seconds.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 from experiments.live_vllm.errors import ServerError
 
-RECORDER = Path(__file__).resolve().parent / "inside"
+RECORDER = Path(__file__).resolve().parents[1] / "inside"
 RECORD_VARIABLE = "VLLM_STEP_RECORD"
 # vLLM's own head, the client's X-Request-Id, the number of the prompt, and a tail of newer versions
 _NAME = re.compile(r"cmpl-(?P<name>.+)-0(-[0-9a-f]{8})?")
@@ -126,6 +126,11 @@ def _event(kind: str, *values: Any) -> Event:
     if kind == "update":
         return Update(*values)
     raise ValueError(f"unknown event {kind!r}")
+
+
+def pace_files(record: Path) -> list[Path]:
+    """Those in which the workers beside a record tell the pace of their CPUs; none on GPUs."""
+    return sorted(record.parent.glob(f"{record.name}.pace.*"))
 
 
 def client_name(name: str) -> str:

@@ -23,9 +23,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 def fake_python(tmp_path):
     """A Python in which `vllm` is the small server."""
 
-    def make(body=f'exec {sys.executable} {fake_server.__file__} "$@"', has_vllm=True):
+    def make(body=f'exec {sys.executable} {fake_server.__file__} "$@"', has_vllm=True, says=""):
         script = tmp_path / "python"
-        find = f"exit {int(not has_vllm)}"
+        find = f"echo {says}; exit {int(not has_vllm)}"
         head = f'#!/bin/sh\nexport PYTHONPATH="{REPOSITORY}:$PYTHONPATH"\n'
         script.write_text(f'{head}if [ "$1" = "-c" ]; then {find}; fi\n{body}\n')
         script.chmod(0o755)
@@ -194,6 +194,21 @@ def test_the_command_line_of_a_server(tmp_path):
     named = VllmSettings(python="python", model="org/model", dtype=None).launch(tmp_path)
     assert named.command(1)[4] == "org/model"
     assert "--dtype" not in named.command(1)
+    assert "--worker-cls" not in command
+    on_cpu = settings.launch(tmp_path).command(1234, is_on_cpu=True)
+    assert on_cpu[on_cpu.index("--worker-cls") + 1] == "vllm_paced_worker.PacedCpuWorker"
+
+
+@pytest.mark.parametrize(("says", "is_on_cpu"), [("vllm 0.32.0+cpu", True), ("vllm 0.32.0", False)])
+def test_a_vllm_for_cpus_tells_the_pace_of_its_workers(says, is_on_cpu, fake_python, tmp_path):
+    python = fake_python('echo "$@" >&2; exit 3', says=says)
+    settings = VllmSettings(python=python, max_num_seqs=4)
+    stale = tmp_path / "server_steps.jsonl.pace.1"
+    stale.write_text("1.0 1000\n")
+    with pytest.raises(ServerError), VllmServer(settings.launch(tmp_path), tmp_path):
+        pass
+    assert ("PacedCpuWorker" in (tmp_path / "server.log").read_text()) == is_on_cpu
+    assert not stale.exists()
 
 
 def test_a_checkpoint_without_weights(tmp_path):

@@ -1,20 +1,27 @@
 """A session against a small server: what is replayed, and what is refused."""
 
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from engine.workload_tokens import WorkloadTokens
 from experiments.live_vllm.calibrate import LiveCalibrator
-from experiments.live_vllm.compare import capacity, compare
+from experiments.live_vllm.compare import capacity, compare, pace_of
 from experiments.live_vllm.errors import ServerError
 from experiments.live_vllm.probes import KINDS, probes
 from experiments.live_vllm.requests import at_rate, of_probe, parts_of, shapes_of
 from experiments.live_vllm.session import LiveSession
 from experiments.run import compose_config
+from simulator.calibration import Calibration
+from simulator.calibration.machine_pace import MachinePace
+from simulator.calibration.terms import Prices
 from tests.experiments.live_vllm.fake_server import SETTINGS, FakeEngine, FakeServer
 from workbench.config import SchedulerConfig
 from workbench.errors import WorkloadError
+from workbench.step_profile import MeasuredStep, StepShape
 from workbench.workload.base import ListWorkload, WorkloadRequest
 
 LIMITS = SchedulerConfig(max_num_seqs=4, max_num_batched_tokens=64, max_model_len=512)
@@ -93,6 +100,43 @@ def test_calibration_and_comparison(engine):
         assert (side.requests["first_token_s"] > side.requests["arrival_s"]).all()
     hits = [s.counters["prefix_hit_tokens"] for s in (result.measured, result.simulated)]
     assert hits[0] > 0
+    assert not result.is_probed
+    # fixed work says that the machine was half as fast, and steps follow it
+    steps = replace(calibration.steps, pace=MachinePace(typical=1e-3, sensitivity=1.5))
+    for part in served:
+        part.phase.steps = [replace(step, pace=2e-3) for step in part.phase.steps]
+        assert pace_of(part, steps) == pytest.approx([2**1.5] * len(pace_of(part, steps)))
+    slow = compare("load", 1.0, most, served, session.settings, replace(calibration, steps=steps))
+    assert slow.is_probed
+    assert slow.errors == result.errors
+    assert slow.errors_at_its_pace["e2e_mean_error"] > slow.errors["e2e_mean_error"]
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_window_without_steps_is_as_those_around_it(is_told):
+    prices = Calibration(Prices({"step": 1.0}), Prices({}), pace=MachinePace(1e-3, 1.0))
+    # the second was not told its pace
+    paces = [1e-3, 0.0, 3e-3, 3e-3] if is_told else [0.0] * 4
+    took = [1.0, 3.0, 3.0, 3.0]
+    steps = [
+        MeasuredStep(StepShape(1, 9, [], 1), seconds, pace=pace)
+        for seconds, pace in zip(took, paces, strict=True)
+    ]
+    log = SimpleNamespace(start_s=np.array([0.5, 4.1, 4.5, 4.9]))
+    served = SimpleNamespace(phase=SimpleNamespace(steps=steps, log=log))
+    assert pace_of(served, prices) == pytest.approx([1.0, 1.5, 2.0, 2.5, 3.0])
+
+
+def test_steps_are_told_the_pace_of_their_workers(engine):
+    told = engine.record.with_name(f"{engine.record.name}.pace.0")
+    now = time.monotonic()
+    told.write_text("".join(f"{now + at / 10:.3f} {700_000 + at}\n" for at in range(-50, 600)))
+    with FakeServer(engine) as server:
+        served = session_of(server).serve(at_rate(ITEMS, 1e4, "a", 500, seed=3), "a")
+    paces = [step.pace for step in served.phase.steps]
+    assert len(paces) > 10
+    assert all(7e-4 <= pace <= 7.01e-4 for pace in paces)
+    assert paces == sorted(paces)
 
 
 def test_somebody_elses_request(engine):
