@@ -15,6 +15,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from experiments.calibrate import FILE, calibrate, num_cpus
@@ -179,9 +180,10 @@ def _case(
     simulated = runs.simulate(place, SIMULATOR, config)
     of_decodes = runs.pace(engine.steps(), simulated.steps())
     span = engine.summary["duration_s"] + runs.WRITING_S
-    told = Calibration.load(file).pace.slowdowns(seen.get("paces", ()), span)
-    slowdowns = [of_decodes] if told is None else told
-    at_its_speed = plan.simulated(case, capacity, blocks, file, slowdowns)
+    pace = Calibration.load(file).pace
+    paces = pace.each_second(seen.get("paces", ()), span)
+    speed = {"pace": paces} if paces else {"slowdown": [of_decodes]}
+    at_its_speed = plan.simulated(case, capacity, blocks, file, speed)
     corrected = runs.simulate(place, AT_ITS_SPEED, at_its_speed)
     assembly = Assembly.from_config(config)
     drawn = summaries(assembly, drawn_runs(assembly, settings.runs, plan.seed))
@@ -190,8 +192,10 @@ def _case(
         "policy": case.policy,
         "repeat": case.repeat,
         "folder": case.name,
-        "slowdown": sum(slowdowns) / len(slowdowns),
-        "slowdown_told_by": "decode steps" if told is None else "probe",
+        "slowdown": fmean(pace.slowdown(p, has_prompts=False) for p in paces)
+        if paces
+        else of_decodes,
+        "slowdown_told_by": "probe" if paces else "decode steps",
         "slowdown_of_decodes": of_decodes,
         "cpus_used_by_others": seen["others"],
         "slowed": seen["slowed"],

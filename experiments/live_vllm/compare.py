@@ -5,12 +5,13 @@ after the front end's delay, steps take what the calibration says, tokens reach 
 front end's second delay. Times are seconds since the first request was sent.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from experiments.errors import latency_errors
 from experiments.live_vllm.calibrate import LiveCalibration
@@ -20,14 +21,13 @@ from experiments.live_vllm.replay import Difference, ServerSettings
 from experiments.live_vllm.session import Served
 from experiments.tables import requests_frame, steps_frame
 from simulator.calibration import Calibration
-from simulator.cost_models.base import CostModel
+from simulator.cost_models.calibrated import CalibratedPrices
 from simulator.simulation import Simulation
 from workbench.metrics import RequestRecord, RunResult
 from workbench.router import RoundRobin
-from workbench.step_profile import StepShape
 from workbench.workload.base import ListWorkload, WorkloadRequest
 
-WINDOW_S = 1.0
+Array = NDArray[Any]
 REQUEST_TIMES = ("arrival_s", "first_scheduled_s", "first_token_s", "finish_s")
 
 
@@ -73,48 +73,20 @@ class LoadResult:
     others: float | None
 
 
-class _Prices(CostModel):
-    """A calibration's mean step times, without a file.
-
-    `pace`: Factors of the machine's pace in each `WINDOW_S` of the run, and the run's clock.
-    """
-
-    is_bounded = True
-
-    def __init__(self, calibration: Calibration, pace: Sequence[float] = ()) -> None:
-        self._calibration, self._pace = calibration, pace
-        self.wants_longest_decode = calibration.wants_longest_decode
-        self.is_repeatable = not len(pace)
-        self.clock: Callable[[], float] = float
-
-    def step_time(self, shape: StepShape) -> float:
-        seconds = self._calibration.mean_s(shape)
-        if not len(self._pace):
-            return seconds
-        return seconds * self._pace[min(int(self.clock() / WINDOW_S), len(self._pace) - 1)]
-
-    def is_extrapolated(self, shape: StepShape) -> bool:
-        return self._calibration.beyond(shape) > 1.0
-
-
 def simulate(
     items: Sequence[WorkloadRequest],
     settings: ServerSettings,
-    calibration: Calibration,
-    pace: Sequence[float] = (),
+    prices: CalibratedPrices,
 ) -> RunResult:
-    """Requests that reach an engine at their arrival times; `pace`: see `pace_of`."""
-    items = sorted(items, key=lambda item: item.arrival_time)
-    prices = _Prices(calibration, pace)
+    """Requests that reach an engine at their arrival times."""
     simulation = Simulation(
-        workload=ListWorkload(items),
+        workload=ListWorkload(sorted(items, key=lambda item: item.arrival_time)),
         scheduler_config=settings.scheduler,
         cache_config=settings.cache,
         num_blocks=settings.num_blocks,
         cost_model=prices,
         router=RoundRobin(),
     )
-    prices.clock = lambda: simulation.env.now
     return simulation.run()
 
 
@@ -123,26 +95,29 @@ def is_probed(served: Served, calibration: Calibration) -> bool:
     return calibration.pace.is_known and any(step.pace for step in served.phase.steps)
 
 
-def pace_of(served: Served, calibration: Calibration) -> list[float]:
-    """How many times as long as in the calibration steps take in each `WINDOW_S` of a part.
+def at_its_pace(served: Served, calibration: Calibration) -> CalibratedPrices:
+    """Prices for how fast the machine was in each second of a part.
 
-    As fixed work tells; where there was none, as the steps tell: measured over predicted time. A
-    window without steps is as those around it.
+    As fixed work tells; where there was none, as the steps tell: measured over predicted time.
     """
     steps = served.phase.steps
-    windows = (served.phase.log.start_s / WINDOW_S).astype(int).clip(0)
+    seconds = served.phase.log.start_s.astype(int).clip(0)
     if is_probed(served, calibration):
         told = np.array([step.pace > 0 for step in steps])
-        windows = windows[told]
-        took = np.array([calibration.pace.slowdown([step.pace]) for step in steps if step.pace])
-        should = np.ones(len(took))
-    else:
-        took = np.array([step.seconds for step in steps])
-        should = np.array([calibration.mean_s(step.shape) for step in steps])
-    totals = np.bincount(windows, weights=should)
+        paces = np.array([step.pace for step in steps])
+        each = _each_second(seconds[told], paces[told], np.ones(int(told.sum())))
+        return CalibratedPrices(calibration, pace=each)
+    measured = np.array([step.seconds for step in steps])
+    predicted = np.array([calibration.mean_s(step.shape) for step in steps])
+    return CalibratedPrices(calibration, slowdown=_each_second(seconds, measured, predicted))
+
+
+def _each_second(seconds: Array, values: Array, weights: Array) -> list[float]:
+    """Sum of values over sum of weights in each second; where is nothing, as around it."""
+    totals = np.bincount(seconds, weights=weights)
     seen = np.flatnonzero(totals)
-    factors = np.bincount(windows, weights=took)[seen] / totals[seen]
-    return np.interp(np.arange(len(totals)), seen, factors).tolist()
+    found = np.bincount(seconds, weights=values)[seen] / totals[seen]
+    return [float(value) for value in np.interp(np.arange(len(totals)), seen, found)]
 
 
 def capacity(
@@ -150,7 +125,7 @@ def capacity(
 ) -> float:
     """Requests a second that the server can do at most: all of them sent at once, simulated."""
     at_once = [replace(item, arrival_time=0.0) for item in items]
-    return len(items) / simulate(at_once, settings, calibration).duration_s
+    return len(items) / simulate(at_once, settings, CalibratedPrices(calibration)).duration_s
 
 
 def compare(
@@ -164,11 +139,10 @@ def compare(
     """Both sides of a load, and how far they are apart; its parts stand one behind the other."""
     measured = _in_a_row([_measured(served) for served in parts])
     simulated = _in_a_row([_simulated(served, settings, calibration) for served in parts])
-    paces = [pace_of(served, calibration.steps) for served in parts]
     paced = _in_a_row(
         [
-            _simulated(served, settings, calibration, pace)
-            for served, pace in zip(parts, paces, strict=True)
+            _simulated(served, settings, calibration, at_its_pace(served, calibration.steps))
+            for served in parts
         ]
     )
     differences = [served.phase.difference for served in parts]
@@ -217,7 +191,7 @@ def _simulated(
     served: Served,
     settings: ServerSettings,
     calibration: LiveCalibration,
-    pace: Sequence[float] = (),
+    prices: CalibratedPrices | None = None,
 ) -> Side:
     front: FrontEnd = calibration.front_end
     origin = min(served.sent_at.values())
@@ -226,7 +200,7 @@ def _simulated(
         replace(item, arrival_time=front.arrival(sent[item.request_id], item.num_prompt_tokens))
         for item in served.items
     ]
-    result = simulate(items, settings, calibration.steps, pace)
+    result = simulate(items, settings, prices or CalibratedPrices(calibration.steps))
     records = front.seen_by_clients(result.records, sent)
     return Side(requests_frame(records), steps_frame(result.steps), result.counters)
 

@@ -34,6 +34,8 @@ class VllmSettings:
         low, medium, overload: Loads, as shares of what the server can do.
         parts: Of each load; they come in turns with the rounds of the calibration, so that what
             else the machine does falls on everything alike.
+        rounds: Of the calibration, before, between and after the parts; from four in all on every
+            kind of probe is in it.
         tries: Times that a part is sent, or a round measured, if others use the machine meanwhile.
         disturbed: CPUs that others may use.
         startup_timeout_s: For the start.
@@ -59,6 +61,7 @@ class VllmSettings:
     medium: float = 0.7
     overload: float = 2.0
     parts: int = 3
+    rounds: int = 2
     tries: int = 2
     disturbed: float = 0.15
     startup_timeout_s: float = 300.0
@@ -69,7 +72,7 @@ class VllmSettings:
         at_least(self, 1, "max_num_seqs", "max_num_batched_tokens", "max_model_len", "block_size")
         at_least(self, 16, "vocab_size")
         at_least(self, 0, "port")
-        at_least(self, 1, "parts", "tries")
+        at_least(self, 1, "parts", "rounds", "tries")
         at_least(self, 1, "startup_timeout_s", "request_timeout_s")
         at_least(self, 0, "disturbed")
         at_least(self, 0.01, "low", "medium", "overload")

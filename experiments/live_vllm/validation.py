@@ -99,10 +99,16 @@ class Validation:
     def _say(self, text: str) -> None:
         print(text, flush=True)
 
-    def _calibrate(self, calibrator: LiveCalibrator, number: int) -> None:
+    def _calibrate(self, calibrator: LiveCalibrator, place: int) -> None:
+        """The rounds before the parts, between two of them, or after them."""
+        rounds = self._settings.rounds
+        for number in range(place * rounds, (place + 1) * rounds):
+            self._measure_round(calibrator, number, (self._settings.parts + 1) * rounds)
+
+    def _measure_round(self, calibrator: LiveCalibrator, number: int, of: int) -> None:
         """A round, and again where others used the machine; the last time counts."""
         for _ in range(self._settings.tries):
-            self._say(f"calibrating, round {number + 1} of {self._settings.parts + 1}")
+            self._say(f"calibrating, round {number + 1} of {of}")
             with progress_bar(enabled=self._progress, activity="calibration") as progress:
 
                 def on_probe(done: int, planned: int) -> None:

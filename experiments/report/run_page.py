@@ -4,6 +4,7 @@ Knows the files of a run folder and the keys of `summary.json`. Computes no metr
 failed gets a page that says why.
 """
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -136,7 +137,20 @@ def describe(folder: Path) -> str:
     each = f"{gpus} x {hardware}" if gpus > 1 else hardware
     servers = "one replica" if replicas == 1 else f"{replicas} replicas"
     world = _name(config, "backend").removesuffix("Backend").lower()
-    return f"{model} on {servers} of {each}; workload {_name(config, 'workload')}; {world}."
+    machine = _calibrated_on(config)
+    times = f"; step times measured on {machine}" if machine else ""
+    workload = _name(config, "workload")
+    return f"{model} on {servers} of {each}{times}; workload {workload}; {world}."
+
+
+def _calibrated_on(config: Mapping[str, Any]) -> str:
+    """The machine that the cost model's calibration was measured on; empty if it is not known."""
+    try:
+        file = Path(str((config.get("cost_model") or {})["path"]))
+        facts = json.loads(file.read_text(encoding="utf-8"))["facts"]
+        return str(facts.get("device_name") or facts.get("cpu") or "")
+    except (OSError, ValueError, KeyError, TypeError):  # no calibration, or it is gone
+        return ""
 
 
 def config_sections(folder: Path) -> list[Section]:

@@ -4,7 +4,7 @@ Knows how a load becomes a rate: the workload's own rate is scaled to a part of 
 was measured.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,17 +100,20 @@ class Plan:
         capacity: float,
         num_kv_blocks: int,
         path: Path,
-        slowdowns: Sequence[float] = (),
+        speed: Mapping[str, Sequence[float]] | None = None,
     ) -> DictConfig:
-        """The config of the same run in the simulator; `slowdowns`: second by second."""
+        """The config of the same run in the simulator.
+
+        `speed`: The cost model's setting of how fast the machine is, second by second.
+        """
         calibrated = [
             "backend=simulator",
             "cost_model=calibrated",
             f"cost_model.path={path}",
             f"++cache.num_gpu_blocks_override={num_kv_blocks}",
         ]
-        if slowdowns:
-            calibrated.append(f"cost_model.slowdown=[{','.join(map(str, slowdowns))}]")
+        for name, values in (speed or {}).items():
+            calibrated.append(f"cost_model.{name}=[{','.join(map(str, values))}]")
         return self._compose(case.policy, [*calibrated, *self._workload(case, capacity)])
 
     def _workload(self, case: Case, capacity: float) -> list[str]:

@@ -21,52 +21,65 @@ WINDOW_S = 1.0  # the pace is told by few pieces of work a second: one alone say
 FEWEST = 10  # windows
 MOST = 3.0
 SMALLEST_SPREAD = 0.005
+SMALLEST_POWER = 0.01
+ROUNDS = 8
 
 
 @dataclass(frozen=True)
 class MachinePace:
     """Steps take (pace / typical) ** sensitivity times as long as at the typical pace.
 
+    Steps with prompts compute, steps that only decode wait for memory: a neighbour on the same core
+    slows the two down by different amounts.
+
     Attributes:
         typical: Seconds of the fixed work at which prices hold; 0: the pace was not told.
-        sensitivity: At least 0; 0: steps do not follow it.
+        sensitivity: Of steps that only decode, at least 0; 0: they do not follow the pace.
+        sensitivity_of_prompts: Of steps with prompts.
     """
 
     typical: float = 0.0
     sensitivity: float = 0.0
+    sensitivity_of_prompts: float = 0.0
 
     @property
     def is_known(self) -> bool:
         """Whether paces say anything of steps."""
-        return self.typical > 0 and self.sensitivity > 0
+        return self.typical > 0 and max(self.sensitivity, self.sensitivity_of_prompts) > 0
 
-    def slowdown(self, paces: Sequence[float]) -> float | None:
-        """How many times as long as at the typical pace steps take on average; None: not known.
+    def slowdown(self, pace: float, has_prompts: bool) -> float:
+        """How many times as long as at the typical pace a step takes; 1 where that is not known.
 
         Args:
-            paces: Seconds of the fixed work while they ran.
+            pace: Seconds of the fixed work meanwhile; 0: not told.
+            has_prompts: Whether there is a prompt in the step.
         """
-        if not self.is_known or not len(paces):
-            return None
-        return float(np.mean((np.asarray(paces) / self.typical) ** self.sensitivity))
+        if not self.is_known or not pace:
+            return 1.0
+        power = self.sensitivity_of_prompts if has_prompts else self.sensitivity
+        return float((pace / self.typical) ** power)
 
-    def slowdowns(self, paces: Sequence[float], seconds: float) -> list[float] | None:
-        """The same for every second of a time; None: not known.
+    def each_second(self, paces: Sequence[float], seconds: float) -> list[float]:
+        """The pace in every second of a time, in which steps that only decode take their mean time.
+
+        Empty where nothing is known.
 
         Args:
             paces: Seconds of the fixed work, taken at even distances over the time.
             seconds: How long it was.
         """
+        if not self.is_known or not len(paces):
+            return []
         number = max(min(round(seconds), len(paces)), 1)
+        power = max(self.sensitivity, SMALLEST_POWER)
         parts = np.array_split(np.asarray(paces), number)
-        found = [self.slowdown(part.tolist()) for part in parts]
-        return None if None in found else [float(f"{factor:.5g}") for factor in found]
+        return [float(f"{np.mean(part**power) ** (1.0 / power):.5g}") for part in parts]
 
     def at_typical(self, step: MeasuredStep) -> MeasuredStep:
         """The step as it would have been at the typical pace."""
         if not self.is_known or not step.pace:
             return step
-        factor = (step.pace / self.typical) ** self.sensitivity
+        factor = self.slowdown(step.pace, bool(step.shape.prefills))
         return replace(
             step, seconds=step.seconds / factor, host_s=step.host_s / factor, pace=self.typical
         )
@@ -81,43 +94,70 @@ class MachinePace:
             recordings: Steps; those whose pace was not told say nothing.
             log_ratios: log(measured / predicted) of them, the predictions of one model.
         """
-        windows = [
-            window
-            for steps, ratios in zip(recordings, log_ratios, strict=True)
-            for window in _windows(steps, ratios)
-        ]
-        if len(windows) < FEWEST:
+        both = list(zip(recordings, log_ratios, strict=True))
+        of_decodes, of_prompts = (
+            _sensitivity([w for steps, ratios in both for w in _windows(steps, ratios, kind)])
+            for kind in (False, True)
+        )
+        # where one kind says too little it follows as the other does
+        known = [power for power in (of_decodes, of_prompts) if power is not None]
+        if not any(known):
             return cls()
-        paces, ratios = np.array(windows).T
-        spread = paces.std()
-        if spread < SMALLEST_SPREAD:
-            return cls()
-        slope = float(((paces - paces.mean()) * (ratios - ratios.mean())).mean() / spread**2)
-        sensitivity = min(max(slope, 0.0), MOST)
-        return cls(_typical(recordings, sensitivity), sensitivity)
+        found = cls(
+            1.0,
+            known[0] if of_decodes is None else of_decodes,
+            known[-1] if of_prompts is None else of_prompts,
+        )
+        return replace(found, typical=_typical(recordings, found))
 
 
-def _windows(steps: Sequence[MeasuredStep], ratios: Array) -> list[tuple[float, float]]:
-    """(log of the pace, log ratio) of each second of a recording, means of both."""
+def _sensitivity(windows: Sequence[tuple[float, float]]) -> float | None:
+    """By how much the second of two logarithms follows the first; None: too little is known."""
+    if len(windows) < FEWEST:
+        return None
+    paces, ratios = np.array(windows).T
+    spread = paces.std()
+    if spread < SMALLEST_SPREAD:
+        return None
+    slope = float(((paces - paces.mean()) * (ratios - ratios.mean())).mean() / spread**2)
+    return min(max(slope, 0.0), MOST)
+
+
+def _windows(
+    steps: Sequence[MeasuredStep], ratios: Array, has_prompts: bool
+) -> list[tuple[float, float]]:
+    """(log of the pace, log ratio) of each second of a recording, means over steps of a kind."""
     found: dict[int, list[tuple[float, float]]] = {}
     passed = 0.0
     for step, ratio in zip(steps, ratios.tolist(), strict=True):
         passed += step.seconds
-        if step.pace:
+        if step.pace and bool(step.shape.prefills) == has_prompts:
             found.setdefault(int(passed / WINDOW_S), []).append((math.log(step.pace), ratio))
     return [(fmean(p for p, _ in seen), fmean(r for _, r in seen)) for seen in found.values()]
 
 
-def _typical(recordings: Sequence[Sequence[MeasuredStep]], sensitivity: float) -> float:
-    """The pace at which the steps of the middle recording take as long as they do on average."""
-    if not sensitivity:
-        return 0.0
+def _typical(recordings: Sequence[Sequence[MeasuredStep]], following: MachinePace) -> float:
+    """The pace at which the steps of the middle recording take as long as they do on average.
+
+    Args:
+        recordings: Steps.
+        following: How they follow the pace; its typical pace is 1.
+    """
     means = []
     for steps in recordings:
-        told = [(step.pace, step.seconds) for step in steps if step.pace]
-        if told:
-            paces, seconds = np.array(told).T
-            # weights are the steps' times at an equal pace
-            weights = seconds / paces**sensitivity
-            means.append(float(np.average(paces**sensitivity, weights=weights)))
-    return float(np.median(means) ** (1.0 / sensitivity))
+        told = [step for step in steps if step.pace]
+        if not told:
+            continue
+        seconds = np.array([step.seconds for step in told])
+        paces = np.array([step.pace for step in told])
+        with_prompts = np.array([bool(step.shape.prefills) for step in told])
+        powers = np.where(with_prompts, following.sensitivity_of_prompts, following.sensitivity)
+        if not powers.any():
+            continue
+        share = seconds / seconds.sum()
+        log_pace = float(share @ np.log(paces))
+        for _ in range(ROUNDS):  # Newton's, on a convex function
+            parts = share * np.exp(powers * (log_pace - np.log(paces)))
+            log_pace -= math.log(parts.sum()) * parts.sum() / float(parts @ powers)
+        means.append(math.exp(log_pace))
+    return float(np.median(means)) if means else 0.0

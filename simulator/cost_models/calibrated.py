@@ -26,49 +26,60 @@ SIZES = (
 )
 
 
-class CalibratedCostModel(CostModel):
-    """Mean seconds of a step as they were measured.
+class CalibratedPrices(CostModel):
+    """Mean seconds of a step as a calibration has them.
 
     Args:
-        path: A file of `python -m experiments.calibrate`.
-        allow_mismatch: Use the calibration of another model or GPU.
+        calibration: Prices and ranges.
         slowdown: Seconds of a step now over those when it was calibrated; a machine is not always
             equally fast. Several: one for each second of simulated time, the last one goes on.
-        model: The simulated model; None: not checked.
-        hardware: The simulated GPU; None: not checked. A calibration on a CPU fits any.
+        pace: Seconds that the calibration's fixed work takes now, from which it tells how much
+            slower a step is; the same for several. None: the typical pace.
+        path: Where the calibration is from, for errors.
 
     Raises:
-        ConfigError: The file is missing, no calibration, or one of something else.
+        ConfigError: A slowdown or a pace is none, or the calibration knows nothing of a pace.
     """
 
     is_bounded = True
 
     def __init__(
         self,
-        path: str,
-        allow_mismatch: bool = False,
+        calibration: Calibration,
         slowdown: float | Sequence[float] = 1.0,
-        model: ModelConfig | None = None,
-        hardware: HardwareConfig | None = None,
+        pace: float | Sequence[float] | None = None,
+        path: str = "the calibration",
     ) -> None:
-        self._path = path
-        self.calibration = Calibration.load(Path(path))
-        if not allow_mismatch:
-            if model is not None:
-                check_model(self.calibration, path, model)
-            name = self.calibration.facts.get("device_name")
-            if hardware is not None and name:
-                check_gpu(hardware.name, [str(name)], Path(path))
-        factor = self.calibration.jitter.mean_factor
-        self._factors = tuple(factor * value for value in _slowdowns(slowdown))
+        self.calibration, self._path = calibration, path
+        slowdowns = _each_second("slowdown", slowdown, least=0.01)
+        paces = (0.0,) if pace is None else _each_second("pace", pace, least=1e-9)
+        if pace is not None and not calibration.pace.is_known:
+            raise ConfigError(
+                f"cost_model.pace={pace!r}, but {path} does not tell how steps follow the machine's"
+                " pace: calibrate on a CPU with calibrate.steady=true, or set cost_model.slowdown"
+            )
+        self._factors = [
+            self._factors_at(
+                slowdowns[min(second, len(slowdowns) - 1)], paces[min(second, len(paces) - 1)]
+            )
+            for second in range(max(len(slowdowns), len(paces)))
+        ]
         self.wants_time = len(self._factors) > 1
         self.is_repeatable = not self.wants_time
-        self.wants_longest_decode = self.calibration.wants_longest_decode
+        self.wants_longest_decode = calibration.wants_longest_decode
 
-    @property
-    def _factor(self) -> float:
+    def _factors_at(self, slowdown: float, pace: float) -> tuple[float, float]:
+        """Mean seconds over typical ones, of steps that only decode and of those with prompts."""
+        factor = self.calibration.jitter.mean_factor * slowdown
+        of_decodes, of_prompts = (
+            factor * self.calibration.pace.slowdown(pace, has_prompts)
+            for has_prompts in (False, True)
+        )
+        return of_decodes, of_prompts
+
+    def _factor(self, shape: StepShape) -> float:
         """Mean seconds of a step that begins now, over those of a typical one."""
-        return self._factors[min(int(self.now), len(self._factors) - 1)]
+        return self._factors[min(int(self.now), len(self._factors) - 1)][bool(shape.prefills)]
 
     def step_time(self, shape: StepShape) -> float:
         """Seconds of a step.
@@ -83,23 +94,55 @@ class CalibratedCostModel(CostModel):
                 f" {beyond:.1f} times beyond what {self._path} was measured on, and more than"
                 f" {FAR:g} times is no honest price: calibrate with this run's limits"
             )
-        return self.calibration.typical_s(shape) * self._factor
+        return self.calibration.typical_s(shape) * self._factor(shape)
 
     def host_time(self, shape: StepShape) -> float:
         """The host's share of it."""
-        return self.calibration.host(shape) * self._factor
+        return self.calibration.host(shape) * self._factor(shape)
 
     def is_extrapolated(self, shape: StepShape) -> bool:
         """Whether the step is larger in anything than all that were measured."""
         return self.calibration.beyond(shape) > 1.0
 
 
-def _slowdowns(given: float | Sequence[float]) -> Sequence[float]:
+class CalibratedCostModel(CalibratedPrices):
+    """The same from a file, for the model and the GPU that it was measured with.
+
+    Args:
+        path: A file of `python -m experiments.calibrate`.
+        allow_mismatch: Use the calibration of another model or GPU.
+        slowdown, pace: See `CalibratedPrices`.
+        model: The simulated model; None: not checked.
+        hardware: The simulated GPU; None: not checked. A calibration on a CPU fits any.
+
+    Raises:
+        ConfigError: The file is missing, no calibration, or one of something else.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        allow_mismatch: bool = False,
+        slowdown: float | Sequence[float] = 1.0,
+        pace: float | Sequence[float] | None = None,
+        model: ModelConfig | None = None,
+        hardware: HardwareConfig | None = None,
+    ) -> None:
+        super().__init__(Calibration.load(Path(path)), slowdown, pace, f"calibration {path}")
+        if not allow_mismatch:
+            if model is not None:
+                check_model(self.calibration, path, model)
+            name = self.calibration.facts.get("device_name")
+            if hardware is not None and name:
+                check_gpu(hardware.name, [str(name)], Path(path))
+
+
+def _each_second(name: str, given: float | Sequence[float], least: float) -> Sequence[float]:
     values = [given] if isinstance(given, int | float) else list(given)
     for value in values:
-        check_number("cost_model.slowdown", value, at_least=0.01, below=100.0)
+        check_number(f"cost_model.{name}", value, at_least=least, below=1e6)
     if not values:
-        raise ConfigError("cost_model.slowdown=[] is empty: give a number, or one a second")
+        raise ConfigError(f"cost_model.{name}=[] is empty: give a number, or one a second")
     return values
 
 

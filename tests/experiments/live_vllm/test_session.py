@@ -9,7 +9,7 @@ import pytest
 
 from engine.workload_tokens import WorkloadTokens
 from experiments.live_vllm.calibrate import LiveCalibrator
-from experiments.live_vllm.compare import capacity, compare, pace_of
+from experiments.live_vllm.compare import at_its_pace, capacity, compare
 from experiments.live_vllm.errors import ServerError
 from experiments.live_vllm.probes import KINDS, probes
 from experiments.live_vllm.requests import at_rate, of_probe, parts_of, shapes_of
@@ -102,10 +102,12 @@ def test_calibration_and_comparison(engine):
     assert hits[0] > 0
     assert not result.is_probed
     # fixed work says that the machine was half as fast, and steps follow it
-    steps = replace(calibration.steps, pace=MachinePace(typical=1e-3, sensitivity=1.5))
+    steps = replace(calibration.steps, pace=MachinePace(1e-3, 1.5, 2.0))
     for part in served:
         part.phase.steps = [replace(step, pace=2e-3) for step in part.phase.steps]
-        assert pace_of(part, steps) == pytest.approx([2**1.5] * len(pace_of(part, steps)))
+        for shape, factor in ((StepShape(2, 50, [], 2), 2**1.5), (StepShape(0, 0, [(9, 0)]), 4)):
+            slow = at_its_pace(part, steps).step_time(shape)
+            assert slow == pytest.approx(factor * steps.mean_s(shape))
     slow = compare("load", 1.0, most, served, session.settings, replace(calibration, steps=steps))
     assert slow.is_probed
     assert slow.errors == result.errors
@@ -114,7 +116,9 @@ def test_calibration_and_comparison(engine):
 
 @pytest.mark.parametrize("is_told", [True, False])
 def test_a_window_without_steps_is_as_those_around_it(is_told):
-    prices = Calibration(Prices({"step": 1.0}), Prices({}), pace=MachinePace(1e-3, 1.0))
+    calibration = Calibration(
+        Prices({"step": 1.0}), Prices({}), largest={"decodes": 1}, pace=MachinePace(1e-3, 1.0)
+    )
     # the second was not told its pace
     paces = [1e-3, 0.0, 3e-3, 3e-3] if is_told else [0.0] * 4
     took = [1.0, 3.0, 3.0, 3.0]
@@ -123,8 +127,12 @@ def test_a_window_without_steps_is_as_those_around_it(is_told):
         for seconds, pace in zip(took, paces, strict=True)
     ]
     log = SimpleNamespace(start_s=np.array([0.5, 4.1, 4.5, 4.9]))
-    served = SimpleNamespace(phase=SimpleNamespace(steps=steps, log=log))
-    assert pace_of(served, prices) == pytest.approx([1.0, 1.5, 2.0, 2.5, 3.0])
+    prices = at_its_pace(SimpleNamespace(phase=SimpleNamespace(steps=steps, log=log)), calibration)
+    seconds = []
+    for now in (0.5, 1.5, 2.5, 3.5, 4.5, 5.5):
+        prices.tell_time(now)
+        seconds.append(prices.step_time(StepShape(1)))
+    assert seconds == pytest.approx([1.0, 1.5, 2.0, 2.5, 3.0, 3.0])
 
 
 def test_steps_are_told_the_pace_of_their_workers(engine):

@@ -8,6 +8,7 @@ import pytest
 from experiments.report import sources
 from experiments.report.__main__ import main, write_report
 from experiments.report.metrics import headlines, interval_table, metric_table, seconds
+from experiments.report.run_page import describe
 from experiments.run import main as run
 from tests.experiments.report.test_page import read
 
@@ -74,6 +75,24 @@ def test_a_run_that_failed_says_why(sweep: Path, tmp_path: Path) -> None:
     text = text_of(write_report(failed, tmp_path / "failed.html"))
     assert "(failed)" in text
     assert "cache.block_size=0 must be at least 1" in text
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        ({"device_name": "NVIDIA H100", "cpu": "Xeon"}, "; step times measured on NVIDIA H100;"),
+        ({"device_name": None, "cpu": "Xeon"}, "; step times measured on Xeon;"),
+        (None, "a100; workload"),
+    ],
+)
+def test_where_step_times_were_measured(facts: dict | None, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "calibration.json"
+    if facts is not None:
+        file.write_text(json.dumps({"facts": facts}))
+    (tmp_path / "config.yaml").write_text(
+        f"cost_model: {{path: {file}}}\nhardware: {{name: a100}}\nworkload: {{name: w}}\n"
+    )
+    assert says in describe(tmp_path)
 
 
 def test_a_folder_of_tables_and_numbers(tmp_path: Path) -> None:

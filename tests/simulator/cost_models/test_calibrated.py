@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from simulator.calibration import Calibration, fit
+from simulator.calibration.machine_pace import MachinePace
 from simulator.calibration.terms import Curve
 from simulator.cost_models.calibrated import CalibratedCostModel
 from simulator.cost_models.uncertain import Spread, UncertainCostModel
@@ -44,6 +45,24 @@ def test_a_machine_may_be_slower_in_some_seconds(file: Path) -> None:
     for wrong in ([1.0, 0.0], [], 0.0):
         with pytest.raises(ConfigError, match=r"cost_model.slowdown"):
             CalibratedCostModel(str(file), slowdown=wrong)
+
+
+def test_a_pace_says_how_much_slower_steps_are(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cost_model.pace=0.002, but .* does not tell"):
+        CalibratedCostModel(str(file), pace=2e-3)
+    told = tmp_path / "told.json"
+    replace(Calibration.load(file), pace=MachinePace(1e-3, 1.0, 2.0)).save(told)
+    plain = CalibratedCostModel(str(told))
+    decodes = StepShape(8, 1600, [], 8)
+    model = CalibratedCostModel(str(told), slowdown=1.5, pace=[1e-3, 2e-3])
+    for now, of_decodes, of_prompts in ((0.0, 1.5, 1.5), (1.0, 3.0, 6.0), (9.0, 3.0, 6.0)):
+        model.tell_time(now)
+        for shape, factor in ((decodes, of_decodes), (SHAPE, of_prompts)):
+            assert model.step_time(shape) == pytest.approx(factor * plain.step_time(shape))
+            assert model.host_time(shape) == pytest.approx(factor * plain.host_time(shape))
+    for wrong in ([], 0.0, [-1.0]):
+        with pytest.raises(ConfigError, match=r"cost_model.pace"):
+            CalibratedCostModel(str(told), pace=wrong)
 
 
 def test_a_simulation_tells_its_time(file: Path) -> None:
