@@ -3,8 +3,8 @@
     python -m experiments.pace_probe awake CPU
     python -m experiments.pace_probe pace CPU FILE
 
-`pace` appends a line to FILE ten times a second: when (time.monotonic), and the CPU nanoseconds
-that a fixed piece of work took.
+`pace` writes a line into FILE ten times a second: when (time.monotonic), and how many nanoseconds
+a fixed piece of work took.
 """
 
 import os
@@ -27,17 +27,14 @@ def stay_awake(cpu: int) -> None:
 
 def tell_pace(cpu: int, path: Path) -> None:
     """Time the work until the process is ended."""
-    from experiments.inside.fixed_work import FixedWork, line_of
+    from experiments.inside.fixed_work import PaceTeller
 
     os.sched_setaffinity(0, {cpu})
-    work = FixedWork()
+    teller = PaceTeller(path)
     parent = os.getppid()
-    with path.open("a", encoding="utf-8") as file:
-        while os.getppid() == parent:
-            took = work.nanoseconds()
-            file.write(line_of(time.monotonic(), took))
-            file.flush()
-            time.sleep(PERIOD_S)
+    while os.getppid() == parent:
+        teller.tell()
+        time.sleep(PERIOD_S)
 
 
 def main() -> None:

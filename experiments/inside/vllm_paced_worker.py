@@ -10,9 +10,10 @@ work, about 0.5 % of the time; a line of FILE.pace.RANK says when, and how long 
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
-from fixed_work import FixedWork, line_of
+from fixed_work import PaceTeller
 from vllm.v1.worker.cpu_worker import CPUWorker
 
 PERIOD_S = 0.2
@@ -24,11 +25,8 @@ class PacedCpuWorker(CPUWorker):
     def init_device(self) -> Any:
         """Its own, after which this process stays on its CPUs."""
         found = super().init_device()
-        self._fixed_work, self._told_at = FixedWork(), 0.0
-        path = f"{os.environ['VLLM_STEP_RECORD']}.pace.{self.rank}"
-        # open as long as the worker lives; a line at a time, so that it can be read meanwhile
-        record = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-        self._pace_file = os.fdopen(record, "w", buffering=1, encoding="utf-8")
+        path = Path(f"{os.environ['VLLM_STEP_RECORD']}.pace.{self.rank}")
+        self._pace_teller, self._told_at = PaceTeller(path), 0.0
         return found
 
     def execute_model(self, *args: Any, **kwargs: Any) -> Any:
@@ -36,5 +34,5 @@ class PacedCpuWorker(CPUWorker):
         now = time.monotonic()
         if now - self._told_at >= PERIOD_S:
             self._told_at = now
-            self._pace_file.write(line_of(now, self._fixed_work.nanoseconds()))
+            self._pace_teller.tell()
         return super().execute_model(*args, **kwargs)

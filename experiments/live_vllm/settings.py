@@ -62,7 +62,7 @@ class VllmSettings:
     overload: float = 2.0
     parts: int = 3
     rounds: int = 2
-    tries: int = 2
+    tries: int = 3
     disturbed: float = 0.15
     startup_timeout_s: float = 300.0
     request_timeout_s: float = 120.0
