@@ -38,6 +38,7 @@ Array = NDArray[np.float64]
 GRID, FIRST = "grid", "first"
 FEWEST = 8  # steps
 ROUNDS = 16
+PACE_ROUNDS = 2
 OUTLIER = 1.5  # times the median error; further away a step counts in proportion less
 HOST_COUNTS = ("step", "decodes", "chunks", "samples")
 SMALLEST = 1e-12
@@ -86,11 +87,18 @@ def fit(steps: Sequence[MeasuredStep], facts: Mapping[str, Any] | None = None) -
 
 
 def _pace(steps: Sequence[MeasuredStep]) -> MachinePace:
-    """How these steps follow the pace of the machine, where it was told."""
+    """How these steps follow the pace of the machine, where it was told.
+
+    Found twice: prices that know nothing of it take some of it for what shapes cost.
+    """
+    pace = MachinePace()
     if not any(step.pace for step in steps):
-        return MachinePace()
-    model, runs = _model(steps), list(_recordings(steps).values())
-    return MachinePace.of(runs, [_log_ratios(model, run) for run in runs])
+        return pace
+    runs = list(_recordings(steps).values())
+    for _ in range(PACE_ROUNDS):
+        model = _model([pace.at_typical(step) for step in steps])
+        pace = MachinePace.of(runs, [_log_ratios(model, run) for run in runs])
+    return pace
 
 
 def _jitter(
