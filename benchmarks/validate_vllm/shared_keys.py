@@ -4,22 +4,26 @@
 
 OUT is the folder of `experiments.validate_vllm` with its default workload, whose prompts begin with
 one of four texts of a KV block each. Of the steps that only decode, those of the loads are compared
-with the calibration twice: as if every row's keys were its own, and with the shared ones told.
+with the calibration twice: as if every row's keys were its own, and with the shared ones told; both
+at the pace that fixed work in the server's worker told, where it did.
 """
 
 import argparse
 import json
 import re
 from collections import defaultdict
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from experiments.assemble import part
+from experiments.live_vllm.step_record import pace_files
+from experiments.pace_log import PaceLog
 from experiments.run import compose_config
 from simulator.calibration import Calibration
-from workbench.step_profile import StepShape
+from workbench.step_profile import MeasuredStep, StepShape
 
 SHARED = 128  # tokens of each text, and of a block of vLLM on a CPU
 PARTS = 3
@@ -34,8 +38,9 @@ def texts_of_requests() -> list[int]:
     return [item.hash_ids[0] for item in workload.initial()]
 
 
-def decode_steps(record: Path, texts: list[int]) -> dict[int, list[tuple[StepShape, float]]]:
-    """(shape, seconds to the next step) of the loads' steps that only decode, by rows."""
+def decode_steps(record: Path, texts: list[int]) -> dict[int, list[MeasuredStep]]:
+    """The loads' steps that only decode, until the next step begins, by rows."""
+    paces = PaceLog(pace_files(record))
     lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
     found = defaultdict(list)
     for step, following in pairwise(line for line in lines if line[0] == "schedule"):
@@ -47,24 +52,18 @@ def decode_steps(record: Path, texts: list[int]) -> dict[int, list[tuple[StepSha
         shared = SHARED * (len(rows) - len({texts[place] for place in places}))
         keys = [row[1] + 1 for row in rows]
         shape = StepShape(len(rows), sum(keys), [], len(rows), 0, max(keys), shared)
-        found[len(rows)].append((shape, seconds))
+        pace = paces.near(step[1] + seconds / 2)
+        found[len(rows)].append(MeasuredStep(shape, seconds, pace=pace))
     return found
 
 
-def error(calibration: Calibration, steps: list[tuple[StepShape, float]], is_told: bool) -> float:
+def error(calibration: Calibration, steps: list[MeasuredStep], is_told: bool) -> float:
     """Predicted over measured, less 1, median."""
     ratios = []
-    for shape, seconds in steps:
-        shared = shape.shared_context if is_told else 0
-        seen = StepShape(
-            shape.num_decodes,
-            shape.decode_context,
-            [],
-            shape.num_samples,
-            longest_decode=shape.longest_decode,
-            shared_context=shared,
-        )
-        ratios.append(calibration.typical_s(seen) / seconds)
+    for step in steps:
+        shape = step.shape if is_told else replace(step.shape, shared_context=0)
+        slowdown = calibration.pace.slowdown(step.pace, has_prompts=False)
+        ratios.append(calibration.typical_s(shape) * slowdown / step.seconds)
     return float(np.median(ratios)) - 1
 
 
@@ -78,7 +77,8 @@ def main() -> None:
     print("rows  steps  keys shared  predicted, all own  predicted, shared told")
     for rows, steps in sorted(steps_of.items()):
         if len(steps) >= FEWEST:
-            share = np.mean([shape.shared_context / shape.decode_context for shape, _ in steps])
+            shapes = [step.shape for step in steps]
+            share = np.mean([shape.shared_context / shape.decode_context for shape in shapes])
             own, told = (100 * error(calibration, steps, is_told) for is_told in (False, True))
             print(f"{rows:4d} {len(steps):6d} {share:12.0%} {own:+17.1f} % {told:+21.1f} %")
 

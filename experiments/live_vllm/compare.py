@@ -226,7 +226,7 @@ def summary_of(result: LoadResult) -> dict[str, Any]:
     paced = {f"at_its_pace_{name}": error for name, error in result.errors_at_its_pace.items()}
     return (
         result.errors
-        | {name: paced[name] for name in paced if "_mean_error" in name}
+        | {name: error for name, error in paced.items() if name.endswith("_error")}
         | {
             "rate": result.rate,
             "share_of_capacity": result.share,
