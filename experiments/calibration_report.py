@@ -110,9 +110,14 @@ def _jitter_text(calibration: Calibration) -> str:
     return (
         f"Around the typical step of its run, nine steps of ten lie between {100 * low:+.1f} % and"
         f" {100 * high:+.1f} %; neighbours have a correlation of {jitter.autocorrelation:.2f}."
-        f" The mean step takes {100 * (jitter.mean_factor - 1):+.1f} % more than the typical one."
+        f" The mean step takes {_more(calibration.mean_factor)} than the typical one where it only"
+        f" decodes, and {_more(calibration.mean_factor_of_prompts)} with prompts."
         f" {_run_error_text(jitter)}"
     )
+
+
+def _more(factor: float) -> str:
+    return f"{100 * abs(factor - 1):.1f} % {'more' if factor >= 1 else 'less'}"
 
 
 def _run_error_text(jitter: Jitter) -> str:

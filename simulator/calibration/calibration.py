@@ -18,7 +18,7 @@ from simulator.calibration.terms import COUNTS, CURVED, Curve, Prices, counts, c
 from workbench.errors import ConfigError
 from workbench.step_profile import StepShape
 
-FORMAT = 3
+FORMAT = 4
 DIGITS = 6
 UNSEEN = 2.0
 
@@ -35,6 +35,9 @@ class Calibration:
         residuals: Relative errors in and out of sample, by kind of measurement.
         facts: What was measured, where, when and with what; plain values.
         pace: How steps follow the pace of the machine, where it was told.
+        mean_factor: Time of many steps that only decode over that of as many typical ones: what
+            long steps add.
+        mean_factor_of_prompts: The same of steps with prompts.
     """
 
     device: Prices
@@ -44,6 +47,8 @@ class Calibration:
     residuals: Mapping[str, Any] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     pace: MachinePace = field(default_factory=MachinePace)
+    mean_factor: float = 1.0
+    mean_factor_of_prompts: float = 1.0
     _limits: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -61,7 +66,11 @@ class Calibration:
 
     def mean_s(self, shape: StepShape) -> float:
         """Mean seconds of a step: what a simulation without chance uses."""
-        return self.typical_s(shape) * self.jitter.mean_factor
+        return self.typical_s(shape) * self.mean_factor_of(bool(shape.prefills))
+
+    def mean_factor_of(self, has_prompts: bool) -> float:
+        """Mean over typical seconds of steps with prompts, or of steps that only decode."""
+        return self.mean_factor_of_prompts if has_prompts else self.mean_factor
 
     def beyond(self, shape: StepShape) -> float:
         """How many times the largest measured value the step asks for; at most 1 inside.
@@ -85,6 +94,8 @@ class Calibration:
             "host": _prices_out(self.host),
             "jitter": asdict(self.jitter),
             "pace": asdict(self.pace),
+            "mean_factor": self.mean_factor,
+            "mean_factor_of_prompts": self.mean_factor_of_prompts,
             "largest": dict(self.largest),
             "residuals": dict(self.residuals),
         }
@@ -120,6 +131,8 @@ class Calibration:
                 document["residuals"],
                 document["facts"],
                 MachinePace(**document["pace"]),
+                float(document["mean_factor"]),
+                float(document["mean_factor_of_prompts"]),
             )
         except ConfigError:
             raise

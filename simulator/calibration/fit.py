@@ -9,7 +9,6 @@ the machine was about equally fast.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -74,16 +73,27 @@ def fit(steps: Sequence[MeasuredStep], facts: Mapping[str, Any] | None = None) -
         if len(runs) > 1
     ]
     noise = _jitter(model, list(runs.values()) or [list(steps)], means)
-    mean_factor = _jitter(model, list(_recordings(even).values()) or [even]).mean_factor
+    served = [step for run in _recordings(even).values() for step in run] or even
     return Calibration(
         model.device,
         model.host,
-        replace(noise, mean_factor=mean_factor),
+        noise,
         _largest(steps),
         _residuals(model, even),
         {"steps": _numbers(steps), **(facts or {})},
         pace,
+        _mean_factor(model, served, has_prompts=False),
+        _mean_factor(model, served, has_prompts=True),
     )
+
+
+def _mean_factor(model: Calibration, steps: Sequence[MeasuredStep], has_prompts: bool) -> float:
+    """Time of the steps of a kind over that of typical ones; of all, where the kind is rare."""
+    some = [step for step in steps if bool(step.shape.prefills) == has_prompts]
+    counted = some if len(some) >= FEWEST else steps
+    ratios = _log_ratios(model, counted)
+    seconds = np.array([step.seconds for step in counted])
+    return float(seconds.sum() / (seconds / np.exp(ratios)).sum())
 
 
 def _pace(steps: Sequence[MeasuredStep]) -> MachinePace:

@@ -30,7 +30,7 @@ class Jitter:
         run_sd: Standard deviation of a run's typical log(measured / predicted), each predicted by
             a model that was fitted without it; None: unknown, with fewer than two runs.
         num_runs: Runs that were recorded.
-        mean_factor: Time of many steps over that of as many typical ones: what long steps add.
+        mean_factor: Mean of the factors that a run's steps have around its typical one.
     """
 
     quantiles: tuple[float, ...] = (0.0,) * len(LEVELS)

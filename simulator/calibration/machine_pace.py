@@ -108,7 +108,7 @@ class MachinePace:
             known[0] if of_decodes is None else of_decodes,
             known[-1] if of_prompts is None else of_prompts,
         )
-        return replace(found, typical=_typical(recordings, found))
+        return replace(found, typical=_typical([s for run in recordings for s in run], found))
 
 
 def _sensitivity(windows: Sequence[tuple[float, float]]) -> float | None:
@@ -136,28 +136,20 @@ def _windows(
     return [(fmean(p for p, _ in seen), fmean(r for _, r in seen)) for seen in found.values()]
 
 
-def _typical(recordings: Sequence[Sequence[MeasuredStep]], following: MachinePace) -> float:
-    """The pace at which the steps of the middle recording take as long as they do on average.
+def _typical(steps: Sequence[MeasuredStep], following: MachinePace) -> float:
+    """The pace at which all steps together would have taken as long as they did.
 
     Args:
-        recordings: Steps.
+        steps: Those whose pace was not told say nothing.
         following: How they follow the pace; its typical pace is 1.
     """
-    means = []
-    for steps in recordings:
-        told = [step for step in steps if step.pace]
-        if not told:
-            continue
-        seconds = np.array([step.seconds for step in told])
-        paces = np.array([step.pace for step in told])
-        with_prompts = np.array([bool(step.shape.prefills) for step in told])
-        powers = np.where(with_prompts, following.sensitivity_of_prompts, following.sensitivity)
-        if not powers.any():
-            continue
-        share = seconds / seconds.sum()
-        log_pace = float(share @ np.log(paces))
-        for _ in range(ROUNDS):  # Newton's, on a convex function
-            parts = share * np.exp(powers * (log_pace - np.log(paces)))
-            log_pace -= math.log(parts.sum()) * parts.sum() / float(parts @ powers)
-        means.append(math.exp(log_pace))
-    return float(np.median(means)) if means else 0.0
+    told = [step for step in steps if step.pace]
+    seconds, paces = np.array([(step.seconds, step.pace) for step in told]).T
+    with_prompts = np.array([bool(step.shape.prefills) for step in told])
+    powers = np.where(with_prompts, following.sensitivity_of_prompts, following.sensitivity)
+    share = seconds / seconds.sum()
+    log_pace = float(share @ np.log(paces))
+    for _ in range(ROUNDS):  # Newton's, on a convex function
+        parts = share * np.exp(powers * (log_pace - np.log(paces)))
+        log_pace -= math.log(parts.sum()) * parts.sum() / float(parts @ powers)
+    return math.exp(log_pace)

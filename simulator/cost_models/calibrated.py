@@ -70,10 +70,10 @@ class CalibratedPrices(CostModel):
 
     def _factors_at(self, slowdown: float, pace: float) -> tuple[float, float]:
         """Mean seconds over typical ones, of steps that only decode and of those with prompts."""
-        factor = self.calibration.jitter.mean_factor * slowdown
+        known = self.calibration
         of_decodes, of_prompts = (
-            factor * self.calibration.pace.slowdown(pace, has_prompts)
-            for has_prompts in (False, True)
+            slowdown * known.mean_factor_of(kind) * known.pace.slowdown(pace, kind)
+            for kind in (False, True)
         )
         return of_decodes, of_prompts
 

@@ -1,6 +1,7 @@
 """A fit finds the prices of a made-up machine, says how good it is, and survives its file."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -210,7 +211,21 @@ def test_steps_that_something_held_up_do_not_bend_prices() -> None:
     ]
     shape = StepShape(8, 1600, [(100, 0)], 9)
     assert fit(held).typical_s(shape) == pytest.approx(fit(steps).typical_s(shape), rel=0.03)
-    assert fit(held).jitter.mean_factor > fit(steps).jitter.mean_factor + 0.1
+    assert fit(held).mean_factor_of_prompts > fit(steps).mean_factor_of_prompts + 0.1
+
+
+def test_each_kind_of_steps_takes_its_mean_time_and_all_together_what_was_measured() -> None:
+    rng = np.random.default_rng(2)
+    stalled = [
+        replace(s, seconds=s.seconds * (4.0 if s.shape.prefills and rng.random() < 0.05 else 1.0))
+        for s in recorded(runs=4, steps=400)
+    ]
+    found = fit(stalled)
+    assert found.mean_factor < 1.05 < 1.1 < found.mean_factor_of_prompts
+    for has_prompts in (False, True):
+        kind = [s for s in stalled if bool(s.shape.prefills) == has_prompts]
+        predicted = sum(found.mean_s(step.shape) for step in kind)
+        assert predicted == pytest.approx(sum(step.seconds for step in kind))
 
 
 def test_a_file_holds_everything(calibration: Calibration, tmp_path: Path) -> None:
@@ -242,7 +257,7 @@ def test_what_is_no_calibration_is_refused(tmp_path: Path) -> None:
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
         (json.dumps({"format": 99}), "has format 99"),
-        (json.dumps({"format": 3}), "cannot be read"),
+        (json.dumps({"format": 4}), "cannot be read"),
     ):
         file.write_text(text)
         with pytest.raises(ConfigError, match=message):

@@ -82,7 +82,7 @@ def test_a_simulation_tells_its_time(file: Path) -> None:
 
 def test_steps_take_their_mean_time(file: Path) -> None:
     model = CalibratedCostModel(str(file))
-    factor = Calibration.load(file).jitter.mean_factor
+    factor = Calibration.load(file).mean_factor_of_prompts
     assert model.step_time(SHAPE) == pytest.approx(true_s(SHAPE) * factor, rel=0.05)
     assert 0 < model.host_time(SHAPE) < model.step_time(SHAPE)
     slow = CalibratedCostModel(str(file), slowdown=2.0)
@@ -101,7 +101,7 @@ def test_the_longest_decode_is_asked_for_where_it_has_a_price(file: Path) -> Non
     model = CalibratedCostModel(str(path))
     assert model.wants_longest_decode
     even, uneven = StepShape(4, 800, [], 4), StepShape(4, 800, [], 4, longest_decode=500)
-    factor = calibration.jitter.mean_factor
+    factor = calibration.mean_factor
     assert model.step_time(uneven) - model.step_time(even) == pytest.approx(1.2e-3 * factor)
 
 
