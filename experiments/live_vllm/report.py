@@ -223,7 +223,10 @@ def _mean(frame: pd.DataFrame, column: str) -> float:
 
 
 def _calibration_section(charts: Path, calibration: LiveCalibration) -> Section:
-    save(step_errors(calibration.steps, calibration.measured), charts / "calibration.png")
+    steps = calibration.steps
+    even = [steps.pace.at_typical(step) for step in calibration.measured]
+    save(step_errors(steps, even), charts / "calibration.png")
+    at_pace = ", at the machine's typical pace" if steps.pace.is_known else ""
     front = Table(
         "Delays beside the engine",
         ("delay", "value"),
@@ -242,6 +245,6 @@ def _calibration_section(charts: Path, calibration: LiveCalibration) -> Section:
     return Section(
         "Calibration",
         text,
-        [residual_table(calibration.steps), price_table(calibration.steps), front],
-        [Chart("Measured over fitted time of every step", charts / "calibration.png")],
+        [residual_table(steps), price_table(steps), front],
+        [Chart(f"Measured over fitted time of every step{at_pace}", charts / "calibration.png")],
     )
