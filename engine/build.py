@@ -94,9 +94,8 @@ def build_engine_core(
     scheduler = assembly.scheduler(policies or Policies())
     runner = assembly.runner(scheduler)
     executor = assembly.executor(runner)
-    kind = PipelinedEngineCore if assembly.scheduler_config.async_scheduling else EngineCore
     return EngineParts(
-        kind(scheduler, executor, clock or WallClock()),
+        _core(scheduler, executor, clock or WallClock()),
         executor,
         runner,
         assembly.model,
@@ -107,6 +106,36 @@ def build_engine_core(
         assembly.device,
         assembly.num_host_blocks,
     )
+
+
+def with_budget(
+    parts: EngineParts, max_num_batched_tokens: int, policies: Policies | None = None
+) -> EngineParts:
+    """The same model and memory under a new scheduler with a smaller budget of tokens a step.
+
+    The new core knows nothing of what the KV cache holds, so the old one must have no requests, and
+    must not be used once the new one has had some.
+
+    Args:
+        parts: An engine without requests.
+        max_num_batched_tokens: Tokens of a step.
+        policies: What decides; objects of its own.
+
+    Raises:
+        ConfigError: More tokens than the engine's memory was divided for, or too few.
+    """
+    own = parts.scheduler_config
+    if max_num_batched_tokens > own.max_num_batched_tokens:
+        raise ConfigError(
+            f"max_num_batched_tokens={max_num_batched_tokens} exceeds the"
+            f" {own.max_num_batched_tokens} that the engine was built for: lower it"
+        )
+    config = replace(own, max_num_batched_tokens=max_num_batched_tokens)
+    scheduler = _scheduler(
+        config, parts.cache_config, parts.num_blocks, parts.num_host_blocks, policies or Policies()
+    )
+    core = _core(scheduler, parts.executor, parts.core.clock)
+    return replace(parts, core=core, scheduler_config=config)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -180,17 +209,12 @@ class _Assembly:
 
     def scheduler(self, policies: Policies) -> Scheduler:
         """The scheduler; refuses a cache that is too small for one request."""
-        scheduler = Scheduler(
+        scheduler = _scheduler(
             self.scheduler_config,
             self.cache_config,
             self.num_blocks,
-            num_host_blocks=self.num_host_blocks,
-            queue=policies.queue,
-            victim_policy=policies.victim_policy,
-            batch_policy=policies.batch_policy,
-            eviction=policies.eviction,
-            # Here blocks have contents: one that was promised and not computed must not be found.
-            forget_uncomputed_blocks=True,
+            self.num_host_blocks,
+            policies,
         )
         groups = scheduler.kv_cache_manager.groups
         check_capacity(
@@ -253,3 +277,29 @@ class _Assembly:
         if self.scheduler_config.async_scheduling and waits:
             return ThreadedExecutor(runner, self.device)
         return InlineExecutor(runner)
+
+
+def _scheduler(
+    config: SchedulerConfig,
+    cache_config: CacheConfig,
+    num_blocks: int,
+    num_host_blocks: int,
+    policies: Policies,
+) -> Scheduler:
+    return Scheduler(
+        config,
+        cache_config,
+        num_blocks,
+        num_host_blocks=num_host_blocks,
+        queue=policies.queue,
+        victim_policy=policies.victim_policy,
+        batch_policy=policies.batch_policy,
+        eviction=policies.eviction,
+        # Here blocks have contents: one that was promised and not computed must not be found.
+        forget_uncomputed_blocks=True,
+    )
+
+
+def _core(scheduler: Scheduler, executor: EngineExecutor, clock: Clock) -> EngineCore:
+    is_async = scheduler.config.async_scheduling
+    return (PipelinedEngineCore if is_async else EngineCore)(scheduler, executor, clock)

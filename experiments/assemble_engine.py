@@ -29,7 +29,7 @@ from workbench.recording import RecordingSink, RecordingWriter
 from workbench.scheduler.batch_policy import BatchPolicy
 
 if TYPE_CHECKING:
-    from engine.build import EngineParts
+    from engine.build import EngineParts, Policies
 
 # top-level modules of the extra [engine]
 EXTRA = ("safetensors", "tokenizers", "torch", "transformers", "triton")
@@ -93,6 +93,21 @@ class EngineAssembly:
         workload = part(self.config, "workload")
         return ServingRun(self.parts, workload, self.config.seed, recording)
 
+    def with_budget(self, max_num_batched_tokens: int) -> "EngineParts":
+        """The engine under a scheduler of its own, with so many tokens a step at most.
+
+        Raises:
+            ConfigError: A budget that the batch policy or the engine does not allow.
+        """
+        from engine.build import with_budget
+
+        config = self.config.copy()
+        config.scheduler.max_num_batched_tokens = max_num_batched_tokens
+        policy: BatchPolicy = part(config, "batch_policy")
+        scheduler_config(config, part(config, "model"), policy)
+        with naming_groups("scheduler"):
+            return with_budget(self.parts, max_num_batched_tokens, _policies(config, policy))
+
     def new_recording(self, sink: RecordingSink | None = None) -> RecordingWriter:
         """Takes down what the engine is asked and decides, from its first step on.
 
@@ -113,7 +128,7 @@ def _build(
     batch_policy: BatchPolicy,
 ) -> "EngineParts":
     try:
-        from engine.build import Policies, build_engine_core
+        from engine.build import build_engine_core
         from engine.config import EngineConfig
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
@@ -123,7 +138,7 @@ def _build(
             "pip install -e '.[engine]', or use backend=simulator"
         ) from error
     cache: CacheConfig = settings(config, "cache")
-    eviction = _eviction(config)
+    policies = _policies(config, batch_policy)
     gc.collect()  # the engine of an earlier job may hang in cycles, with all of its memory
     with naming_groups("scheduler", "cache"), _naming_backend():
         return build_engine_core(
@@ -135,13 +150,19 @@ def _build(
                 cache_config=cache,
                 **settings_of(backend),
             ),
-            Policies(
-                queue=part(config, "queue"),
-                batch_policy=batch_policy,
-                victim_policy=part(config, "victim"),
-                eviction=eviction,
-            ),
+            policies,
         )
+
+
+def _policies(config: DictConfig, batch_policy: BatchPolicy) -> "Policies":
+    from engine.build import Policies
+
+    return Policies(
+        queue=part(config, "queue"),
+        batch_policy=batch_policy,
+        victim_policy=part(config, "victim"),
+        eviction=_eviction(config),
+    )
 
 
 def _eviction(config: DictConfig) -> EvictionPolicy:

@@ -104,12 +104,16 @@ def _micro(seconds: float | None) -> str | None:
     return None if not seconds else f"{1e6 * seconds:.4g}"
 
 
+LONG = 100
+
+
 def _jitter_text(calibration: Calibration) -> str:
     jitter = calibration.jitter
     low, high = jitter.quantiles[2], jitter.quantiles[-4]
     return (
         f"Around the typical step of its run, nine steps of ten lie between {100 * low:+.1f} % and"
-        f" {100 * high:+.1f} %; neighbours have a correlation of {jitter.autocorrelation:.2f}."
+        f" {100 * high:+.1f} %; neighbours have a correlation of {jitter.autocorrelation(1):.2f},"
+        f" steps that are {LONG} apart one of {jitter.autocorrelation(LONG):.2f}."
         f" The mean step takes {_more(calibration.mean_factor)} than the typical one where it only"
         f" decodes, and {_more(calibration.mean_factor_of_prompts)} with prompts."
         f" {_run_error_text(jitter)}"

@@ -23,6 +23,7 @@ from experiments.steady_cpus import SteadyCpus
 from simulator.calibration import fit
 from simulator.calibration.fit import FIRST
 from workbench.config import at_least, check_types
+from workbench.errors import ConfigError
 from workbench.step_profile import (
     STEP_COLUMNS,
     MeasuredStep,
@@ -55,6 +56,9 @@ class CalibrateSettings:
         slowed: How much slower than at their best watched CPUs may be before a recording is
             repeated, as a part. Prices are those of a typical pace, whatever it was.
         patience_s: Seconds to wait for a quiet machine before each measurement.
+        budgets: `max_num_batched_tokens` of the recordings, in turns; none: the engine's own. For
+            prices that policies with several budgets are simulated with: full steps of the smaller
+            are rare in recordings with the larger.
     """
 
     rounds: int = 4
@@ -64,12 +68,16 @@ class CalibrateSettings:
     steady: bool = False
     slowed: float = 1.0
     patience_s: float = 20.0
+    budgets: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_types(self)
         at_least(self, 1, "rounds", "repeats")
         at_least(self, 0.01, "serve_s")
         at_least(self, 0, "disturbed", "slowed", "patience_s")
+        is_list = isinstance(self.budgets, tuple)
+        if not is_list or any(type(budget) is not int or budget < 1 for budget in self.budgets):
+            raise ConfigError(f"budgets={self.budgets!r} must be a list of tokens a step: [A,B]")
 
 
 class CalibrationSession:
@@ -80,6 +88,9 @@ class CalibrationSession:
         folder: Where the measurements are kept.
         settings: How much is measured.
         cpus: The engine's CPUs, watched.
+
+    Raises:
+        ConfigError: A budget of the recordings that the engine does not allow.
     """
 
     def __init__(
@@ -96,6 +107,8 @@ class CalibrationSession:
         self._limits = Limits.of(assembly.parts)
         self._points = grid(self._limits)
         self._seen: dict[str, Disturbance] = {}
+        for budget in settings.budgets:
+            assembly.with_budget(budget)  # refused now, not after a pass over the grid
 
     def measure(self) -> list[MeasuredStep]:
         """All steps, once everything has been measured."""
@@ -166,9 +179,8 @@ class CalibrationSession:
         for attempt in range(TRIES):
             self._wait()
             watch = self._cpus.watch()
-            _, served = serve(
-                self._assembly.parts, self._bursts(number, attempt), f"run/{number}", number
-            )
+            parts = self._assembly.with_budget(self._budget(number))
+            _, served = serve(parts, self._bursts(number, attempt), f"run/{number}", number)
             seen = watch.seen()
             if best is None or seen.harm < best[0].harm:
                 best = (seen, _recorded(served, number, self._cpus.paces))
@@ -187,13 +199,18 @@ class CalibrationSession:
         held = parts.num_blocks * parts.cache_config.block_size // 2
         return burst_workload(
             fit(self._medians()),
-            limits.num_tokens,
+            self._budget(number),
             limits.num_rows,
             min(limits.length, held),
             self._settings.serve_s,
             seed=TRIES * number + attempt,
             block_size=parts.cache_config.block_size,
         )
+
+    def _budget(self, number: int) -> int:
+        """Tokens of a step in a recording, at most."""
+        budgets = self._settings.budgets or (self._limits.num_tokens,)
+        return budgets[number % len(budgets)]
 
     def _run_file(self, number: int) -> Path:
         return self._folder / f"run_{number}.csv"
@@ -220,6 +237,7 @@ class CalibrationSession:
         return {
             "grid_points": len(self._points),
             "rounds": self._settings.rounds,
+            "recorded_budgets": [self._budget(n) for n in range(self._settings.rounds)],
             "cpus_used_by_others": {n: seen["others"] for n, seen in state.items()},
             "slowed": {n: seen["slowed"] for n, seen in state.items()},
         }

@@ -10,7 +10,8 @@ between the tokens of a request: from the gaps where both tables hold them, else
 token and the finish.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,6 +55,16 @@ def latency_errors(measured: pd.DataFrame, simulated: pd.DataFrame) -> dict[str,
         "finished_only_measured": int((finished & ~finished_simulated).sum()),
         "finished_only_simulated": int((finished_simulated & ~finished).sum()),
     }
+
+
+def means(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The mean of each number of several summaries; what is none, or not in all, is left out."""
+    found = {}
+    for name in told[0]:
+        values = [one.get(name) for one in told]
+        if all(isinstance(value, int | float) for value in values):
+            found[name] = float(np.mean(np.array(values, dtype=np.float64)))
+    return found
 
 
 def request_latencies(requests: pd.DataFrame) -> pd.DataFrame:

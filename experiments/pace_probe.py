@@ -3,8 +3,8 @@
     python -m experiments.pace_probe awake CPU
     python -m experiments.pace_probe pace CPU FILE
 
-`pace` writes a line into FILE ten times a second: when (time.monotonic), and how many nanoseconds
-a fixed piece of work took.
+`pace` writes a line into FILE twenty times a second: when (time.monotonic), and how many
+nanoseconds a fixed piece of work took.
 """
 
 import os
@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-PERIOD_S = 0.1
+PERIOD_S = 0.05
 
 
 def stay_awake(cpu: int) -> None:

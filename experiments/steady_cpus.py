@@ -3,8 +3,9 @@
 A CPU of a virtual machine loses its place while it idles, and is much slower while another machine
 works on the other half of its core; nothing in the machine's own counters says so. So each
 CPU that the measured process uses is kept awake by a process of idle priority, which gives way at
-once, and a small piece of fixed work tells ten times a second how fast the CPU is. The process is
-kept on these CPUs. Where an operating system knows none of this, nothing is done and nothing known.
+once, and a small piece of fixed work tells twenty times a second how fast the CPU is. The process
+is kept on these CPUs. Where an operating system knows none of this, nothing is done and nothing is
+known.
 
 For one process only. Several that talk to each other are moved to CPUs that idle, and none does:
 they would wait for one another.

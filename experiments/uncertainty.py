@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from experiments.run_folder import CHARTS, RunFolder
 from experiments.schema import settings as run_settings_of
 from simulator.cost_models.base import CostModel
+from simulator.cost_models.calibrated import CalibratedPrices
 from simulator.cost_models.uncertain import Spread, UncertainCostModel
 from workbench.config import at_least, check_types
 from workbench.errors import ConfigError
@@ -67,6 +68,11 @@ def drawn_runs(
         ConfigError: A cost model that states no error, and none is given.
     """
     cost_model = assembly.cost_model
+    if isinstance(cost_model, CalibratedPrices) and not cost_model.is_repeatable:
+        raise ConfigError(
+            "uncertainty draws the noise of steps itself, at a pace that it does not know: leave"
+            " cost_model.noise out, and a pace or a slowdown for each second"
+        )
     if not isinstance(cost_model, CostModel) or not cost_model.is_repeatable:
         raise ConfigError(
             f"uncertainty: {type(cost_model).__name__} replays what was recorded and has no errors"

@@ -134,6 +134,7 @@ def _calibration(
             slowed=settings.slowed,
             patience_s=settings.patience_s,
             rounds=rounds,
+            budgets=plan.budgets(),
         )
         calibrate(plan.calibration_config(), folder / CALIBRATION, own, cpus=cpus)
     return file
@@ -176,16 +177,18 @@ def _case(
     place = folder / "runs" / case.name
     engine, seen = runs.World(place / ENGINE), runs.watched(place)
     blocks = int(engine.summary["num_kv_blocks"])
-    config = plan.simulated(case, capacity, blocks, file)
-    simulated = runs.simulate(place, SIMULATOR, config)
-    of_decodes = runs.pace(engine.steps(), simulated.steps())
+    measured = engine.requests()
+    draws = range(case.repeat * settings.draws, (case.repeat + 1) * settings.draws)
+    configs = [plan.simulated(case, capacity, blocks, file, noise=draw) for draw in draws]
+    simulated = runs.predict(place, SIMULATOR, configs, measured)
+    of_decodes = runs.pace(engine.steps(), simulated.world.steps())
     span = engine.summary["duration_s"] + runs.WRITING_S
     pace = Calibration.load(file).pace
     paces = pace.each_second(seen.get("paces", ()), span)
     speed = {"pace": paces} if paces else {"slowdown": [of_decodes]}
-    at_its_speed = plan.simulated(case, capacity, blocks, file, speed)
-    corrected = runs.simulate(place, AT_ITS_SPEED, at_its_speed)
-    assembly = Assembly.from_config(config)
+    configs = [plan.simulated(case, capacity, blocks, file, speed, draw) for draw in draws]
+    corrected = runs.predict(place, AT_ITS_SPEED, configs, measured)
+    assembly = Assembly.from_config(plan.simulated(case, capacity, blocks, file))
     drawn = summaries(assembly, drawn_runs(assembly, settings.runs, plan.seed))
     identity = {
         "load": case.load,

@@ -4,8 +4,8 @@
         --worker-cls vllm_paced_worker.PacedCpuWorker
 
 Only the worker can tell: vLLM's other processes run on other CPUs, and a process beside it would
-find a CPU in another state. Up to five times a second a step begins with a small piece of fixed
-work, about 0.5 % of the time; a line of FILE.pace.RANK says when, and how long it took.
+find a CPU in another state. Up to ten times a second a step begins with a small piece of fixed
+work, less than 1 % of the time; a line of FILE.pace.RANK says when, and how long it took.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import Any
 from fixed_work import PaceTeller
 from vllm.v1.worker.cpu_worker import CPUWorker
 
-PERIOD_S = 0.2
+PERIOD_S = 0.1
 
 
 class PacedCpuWorker(CPUWorker):

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from experiments.errors import latency_errors
+from experiments.errors import latency_errors, means
 from experiments.live_vllm.calibrate import LiveCalibration
 from experiments.live_vllm.client import Answer
 from experiments.live_vllm.front_end import FrontEnd
@@ -48,8 +48,9 @@ class LoadResult:
         name: Of the load.
         rate: Requests a second that were sent.
         share: Of what the server can do.
-        measured, simulated: The two sides.
-        errors: See `latency_errors`.
+        measured: vLLM's side.
+        simulated: The simulator's, the first draw of the steps' noise.
+        errors: See `latency_errors`; means over all draws.
         errors_at_its_pace: The same of a simulation whose steps are scaled, second by second, to
             how fast the machine was: what remains is not the machine's mood.
         is_probed: Whether fixed work told that, of which the run knows nothing; otherwise the run's
@@ -95,10 +96,11 @@ def is_probed(served: Served, calibration: Calibration) -> bool:
     return calibration.pace.is_known and any(step.pace for step in served.phase.steps)
 
 
-def at_its_pace(served: Served, calibration: Calibration) -> CalibratedPrices:
+def at_its_pace(served: Served, calibration: Calibration, noise: int) -> CalibratedPrices:
     """Prices for how fast the machine was in each second of a part.
 
-    As fixed work tells; where there was none, as the steps tell: measured over predicted time.
+    As fixed work tells; where there was none, as the steps tell: measured over predicted time, in
+    which their noise is.
     """
     steps = served.phase.steps
     seconds = served.phase.log.start_s.astype(int).clip(0)
@@ -106,7 +108,7 @@ def at_its_pace(served: Served, calibration: Calibration) -> CalibratedPrices:
         told = np.array([step.pace > 0 for step in steps])
         paces = np.array([step.pace for step in steps])
         each = _each_second(seconds[told], paces[told], np.ones(int(told.sum())))
-        return CalibratedPrices(calibration, pace=each)
+        return CalibratedPrices(calibration, pace=each, noise=noise)
     measured = np.array([step.seconds for step in steps])
     predicted = np.array([calibration.mean_s(step.shape) for step in steps])
     return CalibratedPrices(calibration, slowdown=_each_second(seconds, measured, predicted))
@@ -135,16 +137,22 @@ def compare(
     parts: Sequence[Served],
     settings: ServerSettings,
     calibration: LiveCalibration,
+    draws: int,
 ) -> LoadResult:
-    """Both sides of a load, and how far they are apart; its parts stand one behind the other."""
+    """Both sides of a load, and how far they are apart; its parts stand one behind the other.
+
+    Args:
+        draws: Simulations with the noise of steps drawn.
+    """
     measured = _in_a_row([_measured(served) for served in parts])
-    simulated = _in_a_row([_simulated(served, settings, calibration) for served in parts])
-    paced = _in_a_row(
-        [
-            _simulated(served, settings, calibration, at_its_pace(served, calibration.steps))
-            for served in parts
-        ]
-    )
+    steps, front = calibration.steps, calibration.front_end
+    simulated, paced = list[Side](), list[Side]()
+    for draw in range(draws):
+        seeds = range(draw * len(parts), (draw + 1) * len(parts))
+        plain = [CalibratedPrices(steps, noise=seed) for seed in seeds]
+        known = [at_its_pace(part, steps, seed) for part, seed in zip(parts, seeds, strict=True)]
+        simulated.append(_all_simulated(parts, settings, front, plain))
+        paced.append(_all_simulated(parts, settings, front, known))
     differences = [served.phase.difference for served in parts]
     others = [served.others for served in parts if served.others is not None]
     return LoadResult(
@@ -152,9 +160,9 @@ def compare(
         rate,
         share,
         measured,
-        simulated,
-        latency_errors(measured.requests, simulated.requests),
-        latency_errors(measured.requests, paced.requests),
+        simulated[0],
+        means([latency_errors(measured.requests, side.requests) for side in simulated]),
+        means([latency_errors(measured.requests, side.requests) for side in paced]),
         all(is_probed(served, calibration.steps) for served in parts),
         sum(served.phase.num_steps for served in parts),
         sum(served.phase.num_equal for served in parts),
@@ -187,20 +195,26 @@ def _as_client_saw(answer: Answer, engine: RequestRecord, origin: float) -> Requ
     )
 
 
-def _simulated(
-    served: Served,
+def _all_simulated(
+    parts: Sequence[Served],
     settings: ServerSettings,
-    calibration: LiveCalibration,
-    prices: CalibratedPrices | None = None,
+    front: FrontEnd,
+    prices: Sequence[CalibratedPrices],
 ) -> Side:
-    front: FrontEnd = calibration.front_end
+    each = zip(parts, prices, strict=True)
+    return _in_a_row([_simulated(served, settings, front, price) for served, price in each])
+
+
+def _simulated(
+    served: Served, settings: ServerSettings, front: FrontEnd, prices: CalibratedPrices
+) -> Side:
     origin = min(served.sent_at.values())
     sent = {name: at - origin for name, at in served.sent_at.items()}
     items = [
         replace(item, arrival_time=front.arrival(sent[item.request_id], item.num_prompt_tokens))
         for item in served.items
     ]
-    result = simulate(items, settings, prices or CalibratedPrices(calibration.steps))
+    result = simulate(items, settings, prices)
     records = front.seen_by_clients(result.records, sent)
     return Side(requests_frame(records), steps_frame(result.steps), result.counters)
 

@@ -38,6 +38,7 @@ class VllmSettings:
             kind of probe is in it.
         tries: Times that a part is sent, or a round measured, if others use the machine meanwhile.
         disturbed: CPUs that others may use.
+        draws: Simulations of each load with the noise of steps drawn; their mean is the prediction.
         startup_timeout_s: For the start.
         request_timeout_s: Longest silence of a request.
     """
@@ -64,6 +65,7 @@ class VllmSettings:
     rounds: int = 2
     tries: int = 3
     disturbed: float = 0.15
+    draws: int = 8
     startup_timeout_s: float = 300.0
     request_timeout_s: float = 120.0
 
@@ -72,7 +74,7 @@ class VllmSettings:
         at_least(self, 1, "max_num_seqs", "max_num_batched_tokens", "max_model_len", "block_size")
         at_least(self, 16, "vocab_size")
         at_least(self, 0, "port")
-        at_least(self, 1, "parts", "rounds", "tries")
+        at_least(self, 1, "parts", "rounds", "tries", "draws")
         at_least(self, 1, "startup_timeout_s", "request_timeout_s")
         at_least(self, 0, "disturbed")
         at_least(self, 0.01, "low", "medium", "overload")

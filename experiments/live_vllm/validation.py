@@ -170,7 +170,9 @@ class Validation:
         session: LiveSession,
         calibration: LiveCalibration,
     ) -> LoadResult:
-        result = compare(name, share, rate, served, session.settings, calibration)
+        result = compare(
+            name, share, rate, served, session.settings, calibration, self._settings.draws
+        )
         self._write_side(name, "measured", result.measured)
         self._write_side(name, "simulated", result.simulated)
         told = ", ".join(f"{what} {percent(result.errors[key])}" for key, what, _ in GOALS)

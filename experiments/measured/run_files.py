@@ -61,11 +61,18 @@ def read_measured(folder: Path) -> MeasuredRun:
     """
     if not folder.is_dir():
         raise ConfigError(f"measured={folder} does not exist: give the folder of a measured run")
+    if not (folder / META).exists() and (runs := _runs_below(folder)):
+        raise ConfigError(f"measured={folder} holds runs in folders of their own: name {runs[0]}")
     meta = _read_json(folder / META)
     config = _read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     requests, num_failed = _read_requests(folder / REQUESTS)
     timeline = _read_timeline(folder / TIMELINE)
     return MeasuredRun(folder, meta, config, requests, timeline, num_failed)
+
+
+def _runs_below(folder: Path) -> list[Path]:
+    """Measured runs one or two levels further down."""
+    return sorted(file.parent for level in ("*", "*/*") for file in folder.glob(f"{level}/{META}"))
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -81,7 +81,8 @@ def assemble_served(config: DictConfig) -> Assembly:
     if not assembly.cost_model.is_repeatable:
         raise ConfigError(
             f"{type(assembly.cost_model).__name__} has prices for the steps of one run only: choose"
-            " cost_model=calibrated or cost_model=roofline"
+            " cost_model=roofline, or cost_model=calibrated without noise and without a pace or a"
+            " slowdown for each second"
         )
     check_pipeline(assembly.scheduler, assembly.parallel.pipeline_parallel_size)
     return assembly

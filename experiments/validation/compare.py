@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from experiments.errors import latency_errors
 from experiments.uncertainty import intervals
 
 COUNTED = ("requests", "finished", "duration_s", "output_tokens_per_s", "preemptions",
@@ -57,19 +56,19 @@ def case_result(
 
     Args:
         identity: Load, policy, and what was seen beside the run.
-        engine, simulated: The run in both worlds.
-        corrected: The simulation at the speed that the machine was measured to have.
+        engine: The run.
+        simulated: What the simulator says of it.
+        corrected: The same at the speed that the machine was measured to have.
         drawn: Summaries of the simulation with errors drawn.
         level: Of the band.
     """
-    measured = engine.requests()
     return {
         **identity,
         ENGINE: headlines(engine.summary),
         SIMULATOR: headlines(simulated.summary),
         AT_ITS_SPEED: headlines(corrected.summary),
-        "errors": latency_errors(measured, simulated.requests()),
-        "errors_at_its_speed": latency_errors(measured, corrected.requests()),
+        "errors": dict(simulated.errors),
+        "errors_at_its_speed": dict(corrected.errors),
         "extrapolated_steps": simulated.summary.get("extrapolated_steps"),
         "bands": bands(engine.summary, drawn, level),
     }

@@ -78,17 +78,21 @@ class Plan:
 
     def calibration_config(self) -> DictConfig:
         """The engine with the largest limits that a policy asks for."""
+        budget = f"scheduler.max_num_batched_tokens={self.budgets()[-1]}"
+        return self._compose(self._settings.policies[0], ["backend=engine", budget])
+
+    def budgets(self) -> tuple[int, ...]:
+        """Tokens of a step that policies ask for, each number once, the largest last."""
         from experiments.budget import scheduler_config
 
-        budgets = []
+        budgets = set()
         for policy in self._settings.policies:
             config = self._compose(policy, ["backend=engine"])
             scheduler = scheduler_config(
                 config, part(config, "model"), part(config, "batch_policy")
             )
-            budgets.append(scheduler.max_num_batched_tokens)
-        budget = f"scheduler.max_num_batched_tokens={max(budgets)}"
-        return self._compose(self._settings.policies[0], ["backend=engine", budget])
+            budgets.add(scheduler.max_num_batched_tokens)
+        return tuple(sorted(budgets))
 
     def on_engine(self, case: Case, capacity: float) -> DictConfig:
         """The config of a run on the engine; `capacity` in requests a second."""
@@ -101,10 +105,12 @@ class Plan:
         num_kv_blocks: int,
         path: Path,
         speed: Mapping[str, Sequence[float]] | None = None,
+        noise: int | None = None,
     ) -> DictConfig:
         """The config of the same run in the simulator.
 
         `speed`: The cost model's setting of how fast the machine is, second by second.
+        `noise`: Seed of the steps' scatter; None: every step takes its mean time.
         """
         calibrated = [
             "backend=simulator",
@@ -112,6 +118,8 @@ class Plan:
             f"cost_model.path={path}",
             f"++cache.num_gpu_blocks_override={num_kv_blocks}",
         ]
+        if noise is not None:
+            calibrated.append(f"cost_model.noise={noise}")
         for name, values in (speed or {}).items():
             calibrated.append(f"cost_model.{name}=[{','.join(map(str, values))}]")
         return self._compose(case.policy, [*calibrated, *self._workload(case, capacity)])

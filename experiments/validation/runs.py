@@ -6,18 +6,22 @@ was. What is there already is kept.
 
 import json
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
+from experiments.errors import latency_errors, means
 from experiments.job import run_into
 from experiments.machine_watch import Disturbance
 from experiments.provenance import Stopwatch
 from experiments.run_folder import REQUESTS, STEPS, RunFolder, fingerprint, write_json
 from experiments.steady_cpus import SteadyCpus
-from experiments.tables import read_requests_frame, read_steps_frame
+from experiments.tables import read_requests_frame, read_steps_frame, requests_frame
+from experiments.uncertainty import summaries
 from experiments.validation.compare import ENGINE
 from experiments.validation.settings import ValidateSettings
 from simulator.calibration import Calibration
@@ -129,8 +133,40 @@ def pace(engine: pd.DataFrame, simulated: pd.DataFrame) -> float:
     return float(ratios.median()) if len(ratios) else 1.0
 
 
-def simulate(folder: Path, name: str, config: DictConfig) -> World:
-    """Run a case in the simulator; always anew, it takes no time."""
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the simulator says of a run, over several draws of the steps' noise.
+
+    Attributes:
+        world: The first draw, with its files.
+        summary: Means of the draws' numbers.
+        errors: Means of the draws' errors, see `latency_errors`.
+    """
+
+    world: World
+    summary: Mapping[str, Any]
+    errors: Mapping[str, float]
+
+
+def predict(
+    folder: Path, name: str, configs: Sequence[DictConfig], measured: pd.DataFrame
+) -> Prediction:
+    """Run a case in the simulator, a draw a config; always anew, it takes no time.
+
+    Args:
+        folder, name: Where the first draw goes.
+        configs: Of the draws.
+        measured: The requests on the engine.
+    """
+    from experiments.assemble import Assembly
+
     target = folder / name
-    run_into(RunFolder(target), config, stopwatch=Stopwatch())
-    return World(target)
+    run_into(RunFolder(target), configs[0], stopwatch=Stopwatch())
+    world = World(target)
+    told, errors = [world.summary], [latency_errors(measured, world.requests())]
+    for config in configs[1:]:
+        assembly = Assembly.from_config(config)
+        result = assembly.start().run()
+        told += summaries(assembly, [result])
+        errors.append(latency_errors(measured, requests_frame(result.records)))
+    return Prediction(world, means(told), means(errors))

@@ -20,7 +20,9 @@ class ValidateSettings:
         repeats: Runs of each load and policy, spread over time, each with a seed of its own.
         rounds: Of the calibration, before, between and after the runs.
         calibration: A file of `experiments.calibrate`; None: calibrate first, into the same folder.
-        runs: Simulations of each run with errors drawn, for its band.
+        draws: Simulations of each run with the noise of steps drawn; their mean is the prediction.
+            Without noise nobody would wait for a slow moment.
+        runs: Simulations of each run with all errors drawn, for its band.
         level: Of the band.
         disturbed: CPUs that others may use during a run before it is repeated.
         steady: Whether the CPUs of an engine that runs on CPUs are kept awake and watched, during
@@ -37,6 +39,7 @@ class ValidateSettings:
     repeats: int = 1
     rounds: int = 4
     calibration: str | None = None
+    draws: int = 8
     runs: int = 40
     level: float = 0.9
     disturbed: float = 0.15
@@ -47,7 +50,7 @@ class ValidateSettings:
 
     def __post_init__(self) -> None:
         check_types(self)
-        at_least(self, 1, "repeats", "runs", "tries")
+        at_least(self, 1, "repeats", "draws", "runs", "tries")
         at_least(self, 2, "rounds")
         at_least(self, 0.5, "seconds")
         at_least(self, 0, "disturbed", "slowed", "patience_s")

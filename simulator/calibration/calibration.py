@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from simulator.calibration.jitter import Jitter
+from simulator.calibration.jitter import LASTING, LEVELS, Jitter
 from simulator.calibration.machine_pace import MachinePace
 from simulator.calibration.terms import COUNTS, CURVED, Curve, Prices, counts, curved
 from workbench.errors import ConfigError
 from workbench.step_profile import StepShape
 
-FORMAT = 4
+FORMAT = 5
 DIGITS = 6
 UNSEEN = 2.0
 
@@ -31,6 +31,7 @@ class Calibration:
         device: Typical seconds of a step without the host's share.
         host: Typical seconds in which the device waits for the host.
         jitter: How steps and runs differ from what is typical.
+        jitter_at_pace: The same where the pace of the machine is known and taken into account.
         largest: Largest measured value of each of `COUNTS` and `CURVED`.
         residuals: Relative errors in and out of sample, by kind of measurement.
         facts: What was measured, where, when and with what; plain values.
@@ -49,6 +50,7 @@ class Calibration:
     pace: MachinePace = field(default_factory=MachinePace)
     mean_factor: float = 1.0
     mean_factor_of_prompts: float = 1.0
+    jitter_at_pace: Jitter = field(default_factory=Jitter)
     _limits: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +95,7 @@ class Calibration:
             "device": _prices_out(self.device),
             "host": _prices_out(self.host),
             "jitter": asdict(self.jitter),
+            "jitter_at_pace": asdict(self.jitter_at_pace),
             "pace": asdict(self.pace),
             "mean_factor": self.mean_factor,
             "mean_factor_of_prompts": self.mean_factor_of_prompts,
@@ -122,17 +125,17 @@ class Calibration:
                     f"calibration {path} has format {document['format']}, and this program reads"
                     f" {FORMAT}: calibrate again"
                 )
-            jitter = document["jitter"] | {"quantiles": tuple(document["jitter"]["quantiles"])}
             return cls(
                 _prices_in(document["device"]),
                 _prices_in(document["host"]),
-                Jitter(**jitter),
+                _jitter_in(document["jitter"]),
                 document["largest"],
                 document["residuals"],
                 document["facts"],
                 MachinePace(**document["pace"]),
                 float(document["mean_factor"]),
                 float(document["mean_factor_of_prompts"]),
+                _jitter_in(document["jitter_at_pace"]),
             )
         except ConfigError:
             raise
@@ -141,6 +144,13 @@ class Calibration:
                 f"calibration {path} cannot be read ({type(error).__name__}: {error}): calibrate"
                 " again"
             ) from None
+
+
+def _jitter_in(document: Mapping[str, Any]) -> Jitter:
+    lists = {name: tuple(map(float, document[name])) for name in ("quantiles", "lasting")}
+    if [len(values) for values in lists.values()] != [len(LEVELS), len(LASTING)]:
+        raise ValueError("jitter of another size")
+    return Jitter(**{**document, **lists})
 
 
 def _prices_out(prices: Prices) -> dict[str, Any]:

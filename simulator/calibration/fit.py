@@ -73,6 +73,8 @@ def fit(steps: Sequence[MeasuredStep], facts: Mapping[str, Any] | None = None) -
         if len(runs) > 1
     ]
     noise = _jitter(model, list(runs.values()) or [list(steps)], means)
+    even_runs = list(_recordings(even).values())
+    at_pace = _jitter(model, even_runs or [even], means) if pace.is_known else noise
     served = [step for run in _recordings(even).values() for step in run] or even
     return Calibration(
         model.device,
@@ -84,6 +86,7 @@ def fit(steps: Sequence[MeasuredStep], facts: Mapping[str, Any] | None = None) -
         pace,
         _mean_factor(model, served, has_prompts=False),
         _mean_factor(model, served, has_prompts=True),
+        at_pace,
     )
 
 
@@ -115,8 +118,7 @@ def _jitter(
     model: Calibration, runs: Sequence[Sequence[MeasuredStep]], means: Sequence[float] = ()
 ) -> Jitter:
     ratios = [_log_ratios(model, run) for run in runs]
-    seconds = [np.array([step.seconds for step in run]) for run in runs]
-    return Jitter.of(ratios, seconds, means)
+    return Jitter.of(ratios, means)
 
 
 def kind_of(step: MeasuredStep) -> str:

@@ -2,20 +2,30 @@
 
 Knows logarithms of measured / predicted. A slow phase of a machine shifts a whole run, and no
 averaging over its steps helps; the noise of single steps averages out. So the two are kept apart:
-the mean of a run has a spread of its own, and the steps around it have quantiles and a correlation
-from one step to the next.
+the mean of a run has a spread of its own, and the steps around it have quantiles and a memory.
+
+A queue remembers slow moments that last: a hundred long steps in a row make requests wait, a
+hundred among thousands do not. So noise is a sum of parts that last for one step, for a few, and
+for hundreds, as much of each as the recordings' autocorrelations say.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simulator.calibration.least_squares import nonnegative_least_squares
+
 Array = NDArray[np.float64]
 LEVELS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
+LASTING = (1, 4, 16, 64, 256)
+"""Steps after which the correlation of a part of the noise has fallen to 1 / e."""
+LAGS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+FEWEST_PAIRS = 8
 BATCH = 1024
 FEWEST_RUNS = 2
 
@@ -26,49 +36,54 @@ class Jitter:
 
     Attributes:
         quantiles: Of log(step / typical step of its run) at `LEVELS`.
-        autocorrelation: Of the normal scores of consecutive steps.
+        lasting: The shares of the variance of the normal scores that last for `LASTING` steps;
+            what is left of 1 is every step's own.
         run_sd: Standard deviation of a run's typical log(measured / predicted), each predicted by
             a model that was fitted without it; None: unknown, with fewer than two runs.
         num_runs: Runs that were recorded.
-        mean_factor: Mean of the factors that a run's steps have around its typical one.
     """
 
     quantiles: tuple[float, ...] = (0.0,) * len(LEVELS)
-    autocorrelation: float = 0.0
+    lasting: tuple[float, ...] = (0.0,) * len(LASTING)
     run_sd: float | None = None
     num_runs: int = 0
-    mean_factor: float = 1.0
 
     @property
     def known_run_sd(self) -> float | None:
         """`run_sd` if it rests on runs that were left out: one run is never predicted by others."""
         return self.run_sd if self.num_runs >= FEWEST_RUNS else None
 
+    @property
+    def mean_factor(self) -> float:
+        """Mean of the factors that are drawn: of the exponential of a piecewise linear quantile."""
+        ends = zip(pairwise(LEVELS), pairwise(self.quantiles), strict=True)
+        return sum((high - low) * _mean_exp(first, last) for (low, high), (first, last) in ends)
+
+    def autocorrelation(self, lag: int) -> float:
+        """Correlation of the normal scores of steps that are so many steps apart, at least 1."""
+        shares = zip(self.lasting, LASTING, strict=True)
+        return sum(share * math.exp(-lag / steps) for share, steps in shares)
+
     @classmethod
-    def of(
-        cls, runs: Sequence[Array], seconds: Sequence[Array], run_means: Sequence[float] = ()
-    ) -> "Jitter":
+    def of(cls, runs: Sequence[Array], run_means: Sequence[float] = ()) -> "Jitter":
         """From log ratios in the order of time, one array a run.
 
         Args:
             runs: log(measured / predicted), the predictions of one model.
-            seconds: Measured, of the same steps.
             run_means: The runs' typical log ratios by models that were fitted without the run;
                 none: those of `runs`.
         """
         if not any(len(run) for run in runs):
             return cls()
-        seconds = [took for took in seconds if len(took)]
         runs = [run for run in runs if len(run)]
         centres = [float(np.median(run)) for run in runs]
         within = [run - centre for run, centre in zip(runs, centres, strict=True)]
         steps = np.concatenate(within)
         return cls(
             tuple(float(q) for q in np.quantile(steps, LEVELS)),
-            _autocorrelation(within),
+            _lasting(within),
             _spread(run_means or centres) if len(runs) >= FEWEST_RUNS else None,
             len(runs),
-            _mean_factor(within, seconds),
         )
 
     def sampler(self, rng: np.random.Generator) -> "JitterSampler":
@@ -85,8 +100,13 @@ class JitterSampler:
     """
 
     def __init__(self, jitter: Jitter, rng: np.random.Generator) -> None:
-        self._jitter, self._rng = jitter, rng
-        self._score = float(rng.standard_normal())
+        self._rng = rng
+        self._quantiles = jitter.quantiles
+        parts = [(share, steps) for share, steps in zip(jitter.lasting, LASTING, strict=True)]
+        self._decays = [math.exp(-1.0 / steps) for share, steps in parts if share]
+        self._shares = np.array([share for share, _ in parts if share], dtype=np.float64)
+        self._own_share = max(1.0 - float(self._shares.sum()), 0.0)
+        self._parts = rng.standard_normal(len(self._shares)).tolist()
         self._ready: list[float] = []
 
     def __call__(self) -> float:
@@ -96,41 +116,50 @@ class JitterSampler:
         return self._ready.pop()
 
     def _draw(self) -> None:
-        """Correlated normal scores, each turned into the quantile of its rank."""
-        rho = self._jitter.autocorrelation
-        fresh = self._rng.standard_normal(BATCH) * math.sqrt(1.0 - rho * rho)
-        scores, score = [], self._score
-        for value in fresh.tolist():
-            score = rho * score + value
-            scores.append(score)
-        self._score = score
-        ranks = np.array([NORMAL.cdf(score) for score in scores])
-        logs = np.interp(ranks, LEVELS, self._jitter.quantiles)
+        """Normal scores with a memory, each turned into the quantile of its rank."""
+        scores = math.sqrt(self._own_share) * self._rng.standard_normal(BATCH)
+        for place, (share, decay) in enumerate(zip(self._shares, self._decays, strict=True)):
+            fresh = math.sqrt(1.0 - decay * decay) * self._rng.standard_normal(BATCH)
+            part, values = self._parts[place], []
+            for value in fresh.tolist():
+                part = decay * part + value
+                values.append(part)
+            self._parts[place] = part
+            scores += math.sqrt(share) * np.array(values)
+        ranks = np.array([NORMAL.cdf(score) for score in scores.tolist()])
+        logs = np.interp(ranks, LEVELS, self._quantiles)
         self._ready = np.exp(logs[::-1]).tolist()
 
 
 NORMAL = NormalDist()
 
 
-def _mean_factor(within: Sequence[Array], seconds: Sequence[Array]) -> float:
-    """Time of all steps over that of typical ones; of the middle run, so that none spoils it."""
-    factors = [
-        float(took.sum() / (took / np.exp(noise)).sum())
-        for noise, took in zip(within, seconds, strict=True)
-    ]
-    return float(np.median(factors))
+def _mean_exp(first: float, last: float) -> float:
+    """Mean of exp(x) for x spread evenly between two values."""
+    gap = last - first
+    return math.exp(first) * (math.expm1(gap) / gap if gap else 1.0)
 
 
-def _autocorrelation(runs: Sequence[Array]) -> float:
-    """Correlation of the normal scores of neighbours, over all runs; 0 where they are few."""
-    pairs = [(_scores(run)) for run in runs if len(run) > 2]
-    if not pairs:
-        return 0.0
-    first = np.concatenate([run[:-1] for run in pairs])
-    second = np.concatenate([run[1:] for run in pairs])
-    if len(first) < 8 or not first.std() or not second.std():
-        return 0.0
-    return float(np.clip(np.corrcoef(first, second)[0, 1], 0.0, 0.98))
+def _lasting(runs: Sequence[Array]) -> tuple[float, ...]:
+    """The shares of the parts of `LASTING` that explain the autocorrelations best."""
+    scores = [_scores(run) for run in runs if len(run) > 2]
+    told = [(lag, found) for lag in LAGS if (found := _autocorrelation(scores, lag)) is not None]
+    if not told:
+        return Jitter.lasting
+    lags, found = np.array(told).T
+    shares = nonnegative_least_squares(np.exp(-lags[:, None] / np.array(LASTING)), found)
+    return tuple((shares / max(float(shares.sum()), 1.0)).tolist())
+
+
+def _autocorrelation(scores: Sequence[Array], lag: int) -> float | None:
+    """Of steps that are `lag` apart, over all runs; None where they are few, or all alike."""
+    pairs = [(run[:-lag], run[lag:]) for run in scores if len(run) > lag]
+    if sum(len(first) for first, _ in pairs) < FEWEST_PAIRS:
+        return None
+    first, second = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    if not first.std() or not second.std():
+        return None
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def _scores(run: Array) -> Array:

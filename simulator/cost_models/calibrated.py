@@ -5,10 +5,14 @@ The calibration's model and GPU are checked against those that are simulated.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 
-from simulator.bounds import check_number
+import numpy as np
+
+from simulator.bounds import check_count, check_number
 from simulator.calibration.calibration import Calibration
+from simulator.calibration.jitter import JitterSampler
 from simulator.cost_models.base import FAR, CostModel
 from simulator.cost_models.table_identity import check_gpu
 from simulator.hardware import HardwareConfig
@@ -27,7 +31,7 @@ SIZES = (
 
 
 class CalibratedPrices(CostModel):
-    """Mean seconds of a step as a calibration has them.
+    """Seconds of a step as a calibration has them: the mean ones, or such that scatter.
 
     Args:
         calibration: Prices and ranges.
@@ -35,6 +39,8 @@ class CalibratedPrices(CostModel):
             equally fast. Several: one for each second of simulated time, the last one goes on.
         pace: Seconds that the calibration's fixed work takes now, from which it tells how much
             slower a step is; the same for several. None: the typical pace.
+        noise: Seed of the steps' scatter, which is that of the recorded steps: slow moments make
+            queues, and mean ones do not. None: every step takes its mean time.
         path: Where the calibration is from, for errors.
 
     Raises:
@@ -48,6 +54,7 @@ class CalibratedPrices(CostModel):
         calibration: Calibration,
         slowdown: float | Sequence[float] = 1.0,
         pace: float | Sequence[float] | None = None,
+        noise: int | None = None,
         path: str = "the calibration",
     ) -> None:
         self.calibration, self._path = calibration, path
@@ -64,8 +71,15 @@ class CalibratedPrices(CostModel):
             )
             for second in range(max(len(slowdowns), len(paces)))
         ]
+        self.jitter = calibration.jitter if pace is None else calibration.jitter_at_pace
+        self._noise = noise
+        self._mean_scatter, self._scatter = self.jitter.mean_factor, 1.0
+        self._next_factor: JitterSampler | None = None
+        if noise is not None:
+            check_count("cost_model.noise", noise, at_least=0)
+            self._next_factor = self.jitter.sampler(np.random.default_rng(noise))
         self.wants_time = len(self._factors) > 1
-        self.is_repeatable = not self.wants_time
+        self.is_repeatable = not self.wants_time and noise is None
         self.wants_longest_decode = calibration.wants_longest_decode
 
     def _factors_at(self, slowdown: float, pace: float) -> tuple[float, float]:
@@ -81,6 +95,15 @@ class CalibratedPrices(CostModel):
         """Mean seconds of a step that begins now, over those of a typical one."""
         return self._factors[min(int(self.now), len(self._factors) - 1)][bool(shape.prefills)]
 
+    def for_replica(self, number: int) -> "CalibratedPrices":
+        """Itself; with noise one whose steps scatter in their own way."""
+        if self._noise is None:
+            return self
+        own = copy(self)
+        seed = np.random.SeedSequence([self._noise, number])
+        own._next_factor = self.jitter.sampler(np.random.default_rng(seed))
+        return own
+
     def step_time(self, shape: StepShape) -> float:
         """Seconds of a step.
 
@@ -94,11 +117,13 @@ class CalibratedPrices(CostModel):
                 f" {beyond:.1f} times beyond what {self._path} was measured on, and more than"
                 f" {FAR:g} times is no honest price: calibrate with this run's limits"
             )
-        return self.calibration.typical_s(shape) * self._factor(shape)
+        if self._next_factor is not None:
+            self._scatter = self._next_factor() / self._mean_scatter
+        return self.calibration.typical_s(shape) * self._factor(shape) * self._scatter
 
     def host_time(self, shape: StepShape) -> float:
-        """The host's share of it."""
-        return self.calibration.host(shape) * self._factor(shape)
+        """The host's share of it, of the step that was asked for last."""
+        return self.calibration.host(shape) * self._factor(shape) * self._scatter
 
     def is_extrapolated(self, shape: StepShape) -> bool:
         """Whether the step is larger in anything than all that were measured."""
@@ -111,7 +136,7 @@ class CalibratedCostModel(CalibratedPrices):
     Args:
         path: A file of `python -m experiments.calibrate`.
         allow_mismatch: Use the calibration of another model or GPU.
-        slowdown, pace: See `CalibratedPrices`.
+        slowdown, pace, noise: See `CalibratedPrices`.
         model: The simulated model; None: not checked.
         hardware: The simulated GPU; None: not checked. A calibration on a CPU fits any.
 
@@ -125,10 +150,11 @@ class CalibratedCostModel(CalibratedPrices):
         allow_mismatch: bool = False,
         slowdown: float | Sequence[float] = 1.0,
         pace: float | Sequence[float] | None = None,
+        noise: int | None = None,
         model: ModelConfig | None = None,
         hardware: HardwareConfig | None = None,
     ) -> None:
-        super().__init__(Calibration.load(Path(path)), slowdown, pace, f"calibration {path}")
+        super().__init__(Calibration.load(Path(path)), slowdown, pace, noise, f"calibration {path}")
         if not allow_mismatch:
             if model is not None:
                 check_model(self.calibration, path, model)

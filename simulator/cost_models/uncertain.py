@@ -48,7 +48,7 @@ class Spread:
             calibration = cost_model.calibration
             if model_error is None:
                 check_run_error(calibration)
-            return cls(calibration.jitter, model_error or 0.0, out_of_sample(calibration))
+            return cls(cost_model.jitter, model_error or 0.0, out_of_sample(calibration))
         if model_error is None:
             raise ConfigError(
                 f"uncertainty.model_error is not set, and {type(cost_model).__name__} does not know"

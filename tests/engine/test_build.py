@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from engine.build import build_engine_core, resolve_device
+from engine.build import build_engine_core, resolve_device, with_budget
 from engine.config import EngineConfig
 from engine.kv_cache import GIB
-from tests.engine.harness import make_engine
+from tests.engine.harness import generate, make_engine
 from tests.engine.tiny import tiny
 from workbench.config import CacheConfig, SchedulerConfig
 from workbench.engine_core import PipelinedEngineCore
@@ -71,6 +71,26 @@ def test_the_size_of_the_cache() -> None:
     default = make_engine(tiny("llama").folder, max_num_seqs=2, max_model_len=32)
     assert default.num_blocks == 2 * 3 + 1
     assert default.runner.backend.kv_caches[0].shape == (2, 8, 2, 16, 16)
+
+
+def test_a_smaller_budget_means_smaller_steps_and_the_same_answers() -> None:
+    engine = make_engine(tiny("llama").folder, max_num_batched_tokens=48, max_num_seqs=4)
+    smaller = with_budget(engine, 16)
+    assert smaller.runner is engine.runner
+    assert smaller.scheduler_config.max_num_batched_tokens == 16
+    prompt = [list(range(1, 41))]
+    in_chunks = generate(smaller, prompt, 4)
+    whole = generate(with_budget(engine, 48), prompt, 4)
+    assert in_chunks.token_ids == whole.token_ids
+    assert in_chunks.num_steps == whole.num_steps + 2  # 16 + 16 + 8 tokens instead of 40
+
+
+def test_a_budget_larger_than_the_engines_is_refused() -> None:
+    engine = make_engine(tiny("llama").folder, max_num_batched_tokens=48, max_num_seqs=4)
+    with pytest.raises(ConfigError, match="max_num_batched_tokens=49 exceeds the 48"):
+        with_budget(engine, 49)
+    with pytest.raises(ConfigError, match="max_num_batched_tokens=0 must be at least 1"):
+        with_budget(engine, 0)
 
 
 def test_dummy_weights_need_no_folder_and_async_gets_a_pipeline() -> None:

@@ -31,6 +31,7 @@ SHORT = [
     "calibrate.rounds=2",
     "calibrate.repeats=1",
     "calibrate.serve_s=0.1",
+    "calibrate.budgets=[24,64]",
     "calibrate.disturbed=64",
     "calibrate.slowed=64",
 ]
@@ -76,6 +77,22 @@ def test_a_calibration_leaves_its_measurements(calibrated: Path) -> None:
     assert "Microseconds" in (calibrated / "report.html").read_text()
 
 
+def test_recordings_take_budgets_in_turns(calibrated: Path) -> None:
+    largest = [
+        max(num_tokens(step.shape) for step in read_steps(calibrated / f"run_{number}.csv"))
+        for number in (0, 1)
+    ]
+    assert largest[0] == 24
+    assert 24 < largest[1] <= 64
+    calibration = Calibration.load(calibrated / "calibration.json")
+    assert calibration.facts["recorded_budgets"] == [24, 64]
+    assert calibration.facts["max_num_batched_tokens"] == 64
+
+
+def num_tokens(shape: StepShape) -> int:
+    return shape.num_decodes + sum(chunk for chunk, _ in shape.prefills)
+
+
 def test_it_goes_on_where_it_was_killed(calibrated: Path, model: list[str]) -> None:
     grid, run = calibrated / "grid.csv", calibrated / "run_1.csv"
     lines = grid.read_text().splitlines()
@@ -96,6 +113,10 @@ def test_it_goes_on_where_it_was_killed(calibrated: Path, model: list[str]) -> N
         (["backend=engine", "scheduler.max_num_seqs=3"], "holds measurements of another engine"),
         (["backend=engine", "scheduler.max_model_len=32"], "timed with requests of at least 56"),
         (["backend=engine", "calibrate.rounds=0"], "calibrate.rounds=0 must be at least 1"),
+        (["backend=engine", "calibrate.budgets=24"], "calibrate.budgets=24 must be a list"),
+        (["backend=engine", "calibrate.budgets=[0]"], "must be a list of tokens a step"),
+        (["backend=engine", "calibrate.budgets=[2]"], "below scheduler.max_num_seqs=4"),
+        (["backend=engine", "calibrate.budgets=[65]"], "exceeds the 64 that the engine was built"),
     ],
 )
 def test_what_cannot_be_calibrated_is_named(
@@ -165,6 +186,15 @@ def test_a_validation_compares_both_worlds(
     done = [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("engine/DONE"))]
     assert validate(argv) == 0
     assert [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("engine/DONE"))] == done
+
+
+def test_a_calibration_records_with_the_budget_of_every_policy() -> None:
+    policies = ("chunked_prefill", "prefill_first_1k", "static_batching")
+    plan = Plan(
+        ["experiment=demo_engine", "model=llama3_8b"], ValidateSettings(policies=policies)
+    )
+    small, large = plan.budgets()  # whole prompts need the larger one
+    assert small == 256 < large == plan.calibration_config().scheduler.max_num_batched_tokens
 
 
 def test_rounds_of_the_calibration_stand_between_the_runs(

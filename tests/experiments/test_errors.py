@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.errors import NEEDED, latency_errors, request_latencies
+from experiments.errors import NEEDED, latency_errors, means, request_latencies
 from workbench.errors import ConfigError
 
 
@@ -41,6 +41,17 @@ def test_errors_of_single_requests_do_not_cancel_in_the_mape() -> None:
     errors = latency_errors(requests([1.0, 1.0]), requests([1.1, 0.9]))
     assert errors["ttft_mean_error"] == pytest.approx(0.0)
     assert errors["ttft_mape"] == pytest.approx(0.1)
+
+
+def test_the_mean_of_several_draws() -> None:
+    draws = [latency_errors(requests([0.5]), requests([ttft])) for ttft in (0.5, 0.6)]
+    found = means(draws)
+    assert found["ttft_mean_error"] == pytest.approx(0.1)
+    assert found["requests_matched"] == 1
+    told = [{"a": 1, "b": None, "name": "x", "n": math.nan}, {"a": 4, "b": 2.0, "n": 1.0}]
+    assert means(told)["a"] == 2.5
+    assert set(means(told)) == {"a", "n"}
+    assert math.isnan(means(told)["n"])
 
 
 def test_the_order_of_the_rows_does_not_matter() -> None:

@@ -71,6 +71,19 @@ def test_what_cannot_be_had_is_named(
     assert message in capsys.readouterr().err
 
 
+def test_bands_draw_the_noise_themselves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "calibration.json"
+    fit(designed() + recorded(runs=3, steps=80)).save(file)
+    words = ["cost_model=calibrated", f"cost_model.path={file}", "cost_model.noise=1"]
+    summaries = [run(tmp_path / str(i), *words, "charts=false") for i in range(2)]
+    assert summaries[0]["ttft_s_mean"] == summaries[1]["ttft_s_mean"]
+    folder = f"hydra.run.dir={tmp_path / 'bands'}"
+    assert main([*TINY, *words, "uncertainty=bands", folder]) != 0
+    assert "leave cost_model.noise out" in capsys.readouterr().err
+
+
 def test_intervals_leave_out_the_tails() -> None:
     told = [{"ttft_s_mean": float(i), "tpot_s_mean": None} for i in range(101)]
     expected = {"ttft_s_mean_low": 5.0, "ttft_s_mean_high": 95.0}

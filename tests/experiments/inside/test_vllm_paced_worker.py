@@ -49,7 +49,7 @@ def test_steps_are_vllms_and_the_pace_is_told_now_and_then(paced, monkeypatch, t
     worker = paced.PacedCpuWorker(rank=3)
     assert worker.init_device() == "device"
     for step in range(8):
-        now[0] = 100 + step / 8  # every other step comes too soon
+        now[0] = 100 + step / 16  # every other step comes too soon
         assert worker.execute_model(str(step), grammar=step) == (str(step), step)
     assert worker.log == ["init_device", *map(str, range(8))]
     log = PaceLog([tmp_path / "steps.pace.3"])

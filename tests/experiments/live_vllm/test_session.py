@@ -16,6 +16,7 @@ from experiments.live_vllm.requests import at_rate, of_probe, parts_of, shapes_o
 from experiments.live_vllm.session import LiveSession
 from experiments.run import compose_config
 from simulator.calibration import Calibration
+from simulator.calibration.jitter import Jitter
 from simulator.calibration.machine_pace import MachinePace
 from simulator.calibration.terms import Prices
 from tests.experiments.live_vllm.fake_server import SETTINGS, FakeEngine, FakeServer
@@ -89,7 +90,7 @@ def test_calibration_and_comparison(engine):
         ]
     assert calibration.num_equal == calibration.num_steps > len(calibration.measured) > 100
     assert calibration.steps.facts["date"] == "today"
-    result = compare("load", 1.0, most, served, session.settings, calibration)
+    result = compare("load", 1.0, most, served, session.settings, calibration, 1)
     assert result.num_equal == result.num_steps
     assert result.errors["requests_matched"] == 8
     assert result.errors["finished_only_measured"] == 0
@@ -102,13 +103,15 @@ def test_calibration_and_comparison(engine):
     assert hits[0] > 0
     assert not result.is_probed
     # fixed work says that the machine was half as fast, and steps follow it
-    steps = replace(calibration.steps, pace=MachinePace(1e-3, 1.5, 2.0))
+    steps = replace(calibration.steps, pace=MachinePace(1e-3, 1.5, 2.0), jitter_at_pace=Jitter())
     for part in served:
         part.phase.steps = [replace(step, pace=2e-3) for step in part.phase.steps]
         for shape, factor in ((StepShape(2, 50, [], 2), 2**1.5), (StepShape(0, 0, [(9, 0)]), 4)):
-            slow = at_its_pace(part, steps).step_time(shape)
+            slow = at_its_pace(part, steps, 0).step_time(shape)
             assert slow == pytest.approx(factor * steps.mean_s(shape))
-    slow = compare("load", 1.0, most, served, session.settings, replace(calibration, steps=steps))
+    slow = compare(
+        "load", 1.0, most, served, session.settings, replace(calibration, steps=steps), 1
+    )
     assert slow.is_probed
     assert slow.errors == result.errors
     assert slow.errors_at_its_pace["e2e_mean_error"] > slow.errors["e2e_mean_error"]
@@ -127,7 +130,8 @@ def test_a_window_without_steps_is_as_those_around_it(is_told):
         for seconds, pace in zip(took, paces, strict=True)
     ]
     log = SimpleNamespace(start_s=np.array([0.5, 4.1, 4.5, 4.9]))
-    prices = at_its_pace(SimpleNamespace(phase=SimpleNamespace(steps=steps, log=log)), calibration)
+    part = SimpleNamespace(phase=SimpleNamespace(steps=steps, log=log))
+    prices = at_its_pace(part, calibration, 0)
     seconds = []
     for now in (0.5, 1.5, 2.5, 3.5, 4.5, 5.5):
         prices.tell_time(now)

@@ -114,6 +114,15 @@ def test_wrong_words_give_one_line(
     assert not (tmp_path / "out" / "errors.json").exists()
 
 
+def test_a_folder_of_runs_names_one_of_them(
+    made_up: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    above = words(made_up, tmp_path / "out", measured=str(made_up.parent))
+    assert main(above) == 2
+    error = capsys.readouterr().err
+    assert f"measured={made_up.parent} holds runs in folders of their own: name {made_up}" in error
+
+
 def test_files_that_are_not_what_they_should_be(
     made_up: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

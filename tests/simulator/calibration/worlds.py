@@ -8,7 +8,7 @@ from simulator.calibration.jitter import Jitter
 from workbench.step_profile import MeasuredStep, StepShape
 
 LEVELS = (-0.12, -0.1, -0.07, -0.05, -0.02, 0.0, 0.02, 0.06, 0.09, 0.2, 0.3, 0.35)
-NOISE = Jitter(LEVELS, autocorrelation=0.5, run_sd=0.03, num_runs=30, mean_factor=1.01)
+NOISE = Jitter(LEVELS, lasting=(0.3, 0.0, 0.4, 0.0, 0.0), run_sd=0.03, num_runs=30)
 HOST_S = 4e-4
 
 

@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from simulator.calibration import Calibration, fit
+from simulator.calibration.jitter import Jitter
 from simulator.calibration.machine_pace import MachinePace
 from simulator.calibration.terms import Curve
 from simulator.cost_models.calibrated import CalibratedCostModel
@@ -88,6 +90,34 @@ def test_steps_take_their_mean_time(file: Path) -> None:
     slow = CalibratedCostModel(str(file), slowdown=2.0)
     assert slow.step_time(SHAPE) == pytest.approx(2 * model.step_time(SHAPE))
     assert slow.host_time(SHAPE) == pytest.approx(2 * model.host_time(SHAPE))
+
+
+def test_with_noise_steps_scatter_around_their_mean(file: Path) -> None:
+    plain = CalibratedCostModel(str(file))
+    scattered = CalibratedCostModel(str(file), noise=3)
+    assert not scattered.is_repeatable
+    factors = np.array([scattered.step_time(SHAPE) for _ in range(20_000)]) / plain.step_time(SHAPE)
+    assert factors.mean() == pytest.approx(1.0, abs=0.01)
+    assert factors.std() > 0.02
+    assert scattered.host_time(SHAPE) == pytest.approx(factors[-1] * plain.host_time(SHAPE))
+    again = CalibratedCostModel(str(file), noise=3)
+    assert again.step_time(SHAPE) == factors[0] * plain.step_time(SHAPE)
+    replicas = [scattered.for_replica(number).step_time(SHAPE) for number in (0, 1)]
+    assert replicas[0] != replicas[1]
+    assert plain.for_replica(1) is plain
+    with pytest.raises(ConfigError, match=r"cost_model.noise=-1"):
+        CalibratedCostModel(str(file), noise=-1)
+
+
+def test_where_the_pace_is_known_only_the_rest_is_noise(file: Path, tmp_path: Path) -> None:
+    told = tmp_path / "told.json"
+    calibration = Calibration.load(file)
+    calm = replace(calibration, pace=MachinePace(1e-3, 1.0, 1.0), jitter_at_pace=Jitter())
+    calm.save(told)
+    known = CalibratedCostModel(str(told), pace=2e-3, noise=0)
+    unknown = CalibratedCostModel(str(told), noise=0)
+    assert len({known.step_time(SHAPE) for _ in range(9)}) == 1
+    assert len({unknown.step_time(SHAPE) for _ in range(9)}) > 1
 
 
 def test_the_longest_decode_is_asked_for_where_it_has_a_price(file: Path) -> None:
