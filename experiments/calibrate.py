@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from experiments.backend import EngineBackend
 from experiments.calibration_session import CalibrateSettings, CalibrationSession
+from experiments.inside.fixed_work import VERSION
 from experiments.own_settings import part_command_line
 from experiments.program import run_program
 from experiments.steady_cpus import SteadyCpus
@@ -121,13 +122,14 @@ def _claim(folder: Path, config: DictConfig) -> None:
     kept = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
     assert isinstance(kept, dict)
     text = OmegaConf.to_yaml(OmegaConf.create({g: kept[g] for g in ENGINE_GROUPS}))
+    text = f"# paces are those of fixed work {VERSION}\n{text}"
     file = folder / CONFIG
     if not file.exists():
         file.write_text(text, encoding="utf-8")
     elif file.read_text(encoding="utf-8") != text:
         raise ConfigError(
-            f"{folder} holds measurements of another engine ({CONFIG}): name a new folder,"
-            " hydra.run.dir=FOLDER"
+            f"{folder} holds measurements of another engine ({CONFIG}), or by an older version of"
+            " this program: name a new folder, hydra.run.dir=FOLDER"
         )
 
 

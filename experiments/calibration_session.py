@@ -56,9 +56,9 @@ class CalibrateSettings:
         slowed: How much slower than at their best watched CPUs may be before a recording is
             repeated, as a part. Prices are those of a typical pace, whatever it was.
         patience_s: Seconds to wait for a quiet machine before each measurement.
-        budgets: `max_num_batched_tokens` of the recordings, in turns; none: the engine's own. For
-            prices that policies with several budgets are simulated with: full steps of the smaller
-            are rare in recordings with the larger.
+        budgets: `max_num_batched_tokens` that each recording is served with, one after the other;
+            none: the engine's own. For prices that policies with several budgets are simulated
+            with: full steps of the smaller are rare in recordings with the larger.
     """
 
     rounds: int = 4
@@ -107,8 +107,12 @@ class CalibrationSession:
         self._limits = Limits.of(assembly.parts)
         self._points = grid(self._limits)
         self._seen: dict[str, Disturbance] = {}
-        for budget in settings.budgets:
-            assembly.with_budget(budget)  # refused now, not after a pass over the grid
+        self._budgets = settings.budgets or (self._limits.num_tokens,)
+        for budget in settings.budgets:  # refused now, not after a pass over the grid
+            try:
+                assembly.with_budget(budget)
+            except ConfigError as error:
+                raise ConfigError(f"calibrate.budgets={list(settings.budgets)}: {error}") from error
 
     def measure(self) -> list[MeasuredStep]:
         """All steps, once everything has been measured."""
@@ -170,8 +174,6 @@ class CalibrationSession:
 
     def _record(self, number: int) -> None:
         """Serve bursts and keep their steps; again where others used the machine."""
-        from engine.benchmarks.served_steps import serve
-
         file = self._run_file(number)
         if file.exists():
             return
@@ -179,11 +181,11 @@ class CalibrationSession:
         for attempt in range(TRIES):
             self._wait()
             watch = self._cpus.watch()
-            parts = self._assembly.with_budget(self._budget(number))
-            _, served = serve(parts, self._bursts(number, attempt), f"run/{number}", number)
+            served = [self._serve(number, attempt, budget) for budget in self._budgets]
             seen = watch.seen()
             if best is None or seen.harm < best[0].harm:
-                best = (seen, _recorded(served, number, self._cpus.paces))
+                paces = self._cpus.paces
+                best = (seen, [step for one in served for step in _recorded(one, number, paces)])
             if self._is_quiet(seen):
                 break
         assert best is not None
@@ -191,26 +193,30 @@ class CalibrationSession:
         write_steps(draft, best[1])
         draft.replace(file)
         self._seen[f"run/{number}"] = best[0]
-        told = {name: seen.told() for name, seen in self._seen.items()}
+        budgets = {"budgets": list(self._budgets)}
+        told = {name: seen.told() | budgets for name, seen in self._seen.items()}
         write_json(self._folder / STATE, self._known_state() | told)
 
-    def _bursts(self, number: int, attempt: int) -> Any:
+    def _serve(self, number: int, attempt: int, budget: int) -> "ServedSteps":
+        """The steps of some bursts with so many tokens a step at most."""
+        from engine.benchmarks.served_steps import serve
+
+        parts = self._assembly.with_budget(budget)
+        workload = self._bursts(number, attempt, budget)
+        return serve(parts, workload, f"run/{number}", number)[1]
+
+    def _bursts(self, number: int, attempt: int, budget: int) -> Any:
         limits, parts = self._limits, self._assembly.parts
         held = parts.num_blocks * parts.cache_config.block_size // 2
         return burst_workload(
             fit(self._medians()),
-            self._budget(number),
+            budget,
             limits.num_rows,
             min(limits.length, held),
-            self._settings.serve_s,
+            self._settings.serve_s / len(self._budgets),
             seed=TRIES * number + attempt,
             block_size=parts.cache_config.block_size,
         )
-
-    def _budget(self, number: int) -> int:
-        """Tokens of a step in a recording, at most."""
-        budgets = self._settings.budgets or (self._limits.num_tokens,)
-        return budgets[number % len(budgets)]
 
     def _run_file(self, number: int) -> Path:
         return self._folder / f"run_{number}.csv"
@@ -237,7 +243,7 @@ class CalibrationSession:
         return {
             "grid_points": len(self._points),
             "rounds": self._settings.rounds,
-            "recorded_budgets": [self._budget(n) for n in range(self._settings.rounds)],
+            "recorded_budgets": sorted({b for seen in state.values() for b in seen["budgets"]}),
             "cpus_used_by_others": {n: seen["others"] for n, seen in state.items()},
             "slowed": {n: seen["slowed"] for n, seen in state.items()},
         }

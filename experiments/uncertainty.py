@@ -70,8 +70,8 @@ def drawn_runs(
     cost_model = assembly.cost_model
     if isinstance(cost_model, CalibratedPrices) and not cost_model.is_repeatable:
         raise ConfigError(
-            "uncertainty draws the noise of steps itself, at a pace that it does not know: leave"
-            " cost_model.noise out, and a pace or a slowdown for each second"
+            "uncertainty draws the noise of steps itself: leave cost_model.noise out, and give one"
+            " pace or slowdown instead of one a second"
         )
     if not isinstance(cost_model, CostModel) or not cost_model.is_repeatable:
         raise ConfigError(

@@ -4,8 +4,9 @@ r"""The same workload on the engine and in the calibrated simulator, and how far
         hydra.run.dir=OUT [validate.loads=[0.2,0.6,0.9,1.5]] [validate.policies=[…]] …
 
 Measures the engine's capacity, then runs each load under each policy on the engine, and each in the
-simulator: once as the calibration says, once at the speed that the machine had in the run, and
-again and again with the calibration's errors drawn, for the bands. The calibration's rounds are
+simulator: as the calibration says, and at the speed that the machine had in the run, each time with
+several draws of the steps' noise, whose mean counts; and again and again with all of the
+calibration's errors drawn, for the bands. The calibration's rounds are
 measured before, between and after the engine's runs, so that what the machine does meanwhile falls
 on both alike; `validate.calibration=FILE` names one that is there. OUT/validation.json holds every
 number, OUT/report.html shows them. What has been run is kept: the same command goes on.
@@ -70,7 +71,10 @@ def validate(
     plan = Plan(overrides, settings)
     (folder / RESULT).unlink(missing_ok=True)
     file, capacity = _measure(plan, folder, settings)
-    cases = [_case(plan, folder, case, settings, file, capacity) for case in plan.cases()]
+    cases = [
+        _case(plan, folder, number, case, settings, file, capacity)
+        for number, case in enumerate(plan.cases())
+    ]
     origin = provenance(revision=None, stopwatch=Stopwatch(), seed=plan.seed)
     result: dict[str, Any] = {
         "command": shlex.join(["python", "-m", "experiments.validate", *argv]),
@@ -166,22 +170,23 @@ def _capacity(plan: Plan, folder: Path) -> float:
 def _case(
     plan: Plan,
     folder: Path,
+    number: int,
     case: Case,
     settings: ValidateSettings,
     file: Path,
     capacity: float,
 ) -> dict[str, Any]:
-    """One run, simulated and compared."""
+    """One run, simulated and compared; its number says with which draws of noise."""
     from experiments.assemble import Assembly
 
     place = folder / "runs" / case.name
     engine, seen = runs.World(place / ENGINE), runs.watched(place)
     blocks = int(engine.summary["num_kv_blocks"])
     measured = engine.requests()
-    draws = range(case.repeat * settings.draws, (case.repeat + 1) * settings.draws)
+    draws = range(number * settings.draws, (number + 1) * settings.draws)
     configs = [plan.simulated(case, capacity, blocks, file, noise=draw) for draw in draws]
     simulated = runs.predict(place, SIMULATOR, configs, measured)
-    of_decodes = runs.pace(engine.steps(), simulated.world.steps())
+    of_decodes = runs.pace(engine.steps(), simulated.steps)
     span = engine.summary["duration_s"] + runs.WRITING_S
     pace = Calibration.load(file).pace
     paces = pace.each_second(seen.get("paces", ()), span)

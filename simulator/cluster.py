@@ -82,8 +82,7 @@ def cost_models_of(
     if not num_drafts or not cluster.draft_cost:
         return models
     return [
-        # a record of whole steps has the drafter in it
-        DraftingCostModel(model, num_drafts, cluster.draft_cost) if model.is_repeatable else model
+        model if model.has_drafter else DraftingCostModel(model, num_drafts, cluster.draft_cost)
         for model in models
     ]
 

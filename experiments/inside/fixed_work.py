@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+VERSION = 2  # of the work: times of one version say nothing of another's
 SIZE = 96  # of the square matrices: they stay in a CPU's own cache
 PRODUCTS = 3
 PLACES = 1 << 15  # of the list: with its numbers a megabyte
@@ -52,7 +53,7 @@ class FixedWork:
 class StolenTime:
     """Time that a virtual machine's host took from the CPUs that this process may use (Linux).
 
-    CPU time has none of it, and work of a millisecond seldom meets it.
+    CPU time has none of it, and short work seldom meets it.
     """
 
     def __init__(self) -> None:

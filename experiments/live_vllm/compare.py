@@ -49,7 +49,7 @@ class LoadResult:
         rate: Requests a second that were sent.
         share: Of what the server can do.
         measured: vLLM's side.
-        simulated: The simulator's, the first draw of the steps' noise.
+        draws: The simulator's, one for each draw of the steps' noise.
         errors: See `latency_errors`; means over all draws.
         errors_at_its_pace: The same of a simulation whose steps are scaled, second by second, to
             how fast the machine was: what remains is not the machine's mood.
@@ -64,7 +64,7 @@ class LoadResult:
     rate: float
     share: float
     measured: Side
-    simulated: Side
+    draws: Sequence[Side]
     errors: dict[str, float]
     errors_at_its_pace: dict[str, float]
     is_probed: bool
@@ -72,6 +72,11 @@ class LoadResult:
     num_equal: int
     difference: Difference | None
     others: float | None
+
+    @property
+    def simulated(self) -> Side:
+        """The first draw, for charts and counts."""
+        return self.draws[0]
 
 
 def simulate(
@@ -137,17 +142,17 @@ def compare(
     parts: Sequence[Served],
     settings: ServerSettings,
     calibration: LiveCalibration,
-    draws: int,
+    draws: range,
 ) -> LoadResult:
     """Both sides of a load, and how far they are apart; its parts stand one behind the other.
 
     Args:
-        draws: Simulations with the noise of steps drawn.
+        draws: Numbers of the draws of the steps' noise, each another one.
     """
     measured = _in_a_row([_measured(served) for served in parts])
     steps, front = calibration.steps, calibration.front_end
     simulated, paced = list[Side](), list[Side]()
-    for draw in range(draws):
+    for draw in draws:
         seeds = range(draw * len(parts), (draw + 1) * len(parts))
         plain = [CalibratedPrices(steps, noise=seed) for seed in seeds]
         known = [at_its_pace(part, steps, seed) for part, seed in zip(parts, seeds, strict=True)]
@@ -160,7 +165,7 @@ def compare(
         rate,
         share,
         measured,
-        simulated[0],
+        simulated,
         means([latency_errors(measured.requests, side.requests) for side in simulated]),
         means([latency_errors(measured.requests, side.requests) for side in paced]),
         all(is_probed(served, calibration.steps) for served in parts),

@@ -6,6 +6,7 @@ Knows results and goals; how anything was measured is known elsewhere.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -134,7 +135,8 @@ def _how_to_read(is_probed: bool) -> str:
         "The server is real and served the requests in real time; the simulator replayed the"
         " moments at which the client sent them. Times are the client's on both sides: the"
         " simulated ones have the delays of HTTP and of streaming added that were measured in the"
-        " calibration, on other requests."
+        " calibration, on other requests. Steps scatter in the simulations as they did in the"
+        " calibration; errors are means over several draws of that, charts show one."
         "\n\nAt the machine's pace: a second simulation, in which every step is scaled by how fast"
         f" the machine was in that second. {told_by} It tells a machine that was faster or slower"
         " than during the calibration from everything else that a simulation can get wrong."
@@ -170,23 +172,20 @@ def _load_section(charts: Path, result: LoadResult) -> Section:
 
 def latency_table(result: LoadResult) -> Table:
     """Latencies of both worlds, and throughput; the simulated ones are means over all draws."""
-    requests, errors = result.measured.requests, result.errors
-    latencies = request_latencies(requests)
+    sides = [side.requests for side in (result.measured, *result.draws)]
+    latencies = [request_latencies(side) for side in sides]
     rows: list[list[Any]] = []
     for name in ("ttft", "tpot", "e2e"):
         for statistic in ("mean", *PERCENTILES):
-            value = 1e3 * _statistic(latencies[name], statistic)
-            rows.append(
-                _row(f"{name.upper()} {statistic}, ms", value, errors[f"{name}_{statistic}_error"])
-            )
-    rows.append(_row("output tokens/s", _throughput(requests), errors["output_tokens_per_s_error"]))
+            measured, *drawn = (1e3 * _statistic(side[name], statistic) for side in latencies)
+            error = percent(result.errors[f"{name}_{statistic}_error"])
+            rows.append([f"{name.upper()} {statistic}, ms", measured, fmean(drawn), error])
+    measured, *drawn = map(_throughput, sides)
+    error = percent(result.errors["output_tokens_per_s_error"])
+    rows.append(["output tokens/s", measured, fmean(drawn), error])
     each = f"{100 * result.errors['e2e_mape']:.2f} %"
     rows.append(["E2E of a request, mean absolute error", None, None, each])
     return Table(_title(result), ("", "measured", "simulated", "error"), rows)
-
-
-def _row(name: str, measured: float, error: float) -> list[Any]:
-    return [name, measured, measured * (1.0 + error), percent(error)]
 
 
 def _statistic(values: pd.Series, name: str) -> float:

@@ -72,8 +72,8 @@ class Validation:
         calibration = calibrator.result(self._facts(session))
         self._write_calibration(calibration)
         loads = [
-            self._compare(name, share, share * most, served[name], session, calibration)
-            for name, share in self._settings.loads.items()
+            self._compare(number, name, share, share * most, served[name], session, calibration)
+            for number, (name, share) in enumerate(self._settings.loads.items())
         ]
         agrees = _log_agrees(log, session)
         findings = Findings(loads, calibration, most, agrees, self._facts(session))
@@ -163,6 +163,7 @@ class Validation:
 
     def _compare(
         self,
+        number: int,
         name: str,
         share: float,
         rate: float,
@@ -170,9 +171,8 @@ class Validation:
         session: LiveSession,
         calibration: LiveCalibration,
     ) -> LoadResult:
-        result = compare(
-            name, share, rate, served, session.settings, calibration, self._settings.draws
-        )
+        draws = range(number * self._settings.draws, (number + 1) * self._settings.draws)
+        result = compare(name, share, rate, served, session.settings, calibration, draws)
         self._write_side(name, "measured", result.measured)
         self._write_side(name, "simulated", result.simulated)
         told = ", ".join(f"{what} {percent(result.errors[key])}" for key, what, _ in GOALS)

@@ -69,7 +69,7 @@ def case_result(
         AT_ITS_SPEED: headlines(corrected.summary),
         "errors": dict(simulated.errors),
         "errors_at_its_speed": dict(corrected.errors),
-        "extrapolated_steps": simulated.summary.get("extrapolated_steps"),
+        "extrapolated_steps": simulated.extrapolated_steps,
         "bands": bands(engine.summary, drawn, level),
     }
 

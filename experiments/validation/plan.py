@@ -77,22 +77,32 @@ class Plan:
         )
 
     def calibration_config(self) -> DictConfig:
-        """The engine with the largest limits that a policy asks for."""
-        budget = f"scheduler.max_num_batched_tokens={self.budgets()[-1]}"
-        return self._compose(self._settings.policies[0], ["backend=engine", budget])
+        """The engine with the largest budget that a policy asks for.
+
+        It is that of the policy with the smallest: all budgets are allowed there, and one that
+        needs whole prompts in a step allows no small ones.
+        """
+        budgets = self._budgets()
+        policy = min(budgets, key=budgets.__getitem__)
+        budget = f"scheduler.max_num_batched_tokens={max(budgets.values())}"
+        return self._compose(policy, ["backend=engine", budget])
 
     def budgets(self) -> tuple[int, ...]:
         """Tokens of a step that policies ask for, each number once, the largest last."""
+        return tuple(sorted(set(self._budgets().values())))
+
+    def _budgets(self) -> dict[str, int]:
+        """Tokens of a step that each policy asks for."""
         from experiments.budget import scheduler_config
 
-        budgets = set()
+        budgets = {}
         for policy in self._settings.policies:
             config = self._compose(policy, ["backend=engine"])
             scheduler = scheduler_config(
                 config, part(config, "model"), part(config, "batch_policy")
             )
-            budgets.add(scheduler.max_num_batched_tokens)
-        return tuple(sorted(budgets))
+            budgets[policy] = scheduler.max_num_batched_tokens
+        return budgets
 
     def on_engine(self, case: Case, capacity: float) -> DictConfig:
         """The config of a run on the engine; `capacity` in requests a second."""

@@ -74,12 +74,13 @@ def write_report(folder: Path, result: Mapping[str, Any], calibration: Calibrati
 
 
 _ABOUT_ERRORS = (
-    "Simulated over measured, less 1. MAPE: mean of the absolute errors over requests. The"
-    " simulator knows the calibration and the workload, and nothing of the run."
+    "Simulated over measured, less 1, means over several draws of the steps' noise. MAPE: mean of"
+    " the absolute errors over requests. The simulator knows the calibration and the workload, and"
+    " nothing of the run."
 )
 _ABOUT_SPEED = "The simulator's steps are here longer or shorter: by "
 _BY_PROBE = (
-    "how fast the machine was in that second of the run. A small piece of fixed work, timed ten"
+    "how fast the machine was in that second of the run. A small piece of fixed work, timed twenty"
     " times a second on the engine's CPUs, told it; how steps follow it is known from the"
     " calibration. Nothing of the run itself is in it."
 )

@@ -20,7 +20,7 @@ from experiments.machine_watch import Disturbance
 from experiments.provenance import Stopwatch
 from experiments.run_folder import REQUESTS, STEPS, RunFolder, fingerprint, write_json
 from experiments.steady_cpus import SteadyCpus
-from experiments.tables import read_requests_frame, read_steps_frame, requests_frame
+from experiments.tables import read_requests_frame, read_steps_frame, requests_frame, steps_frame
 from experiments.uncertainty import summaries
 from experiments.validation.compare import ENGINE
 from experiments.validation.settings import ValidateSettings
@@ -138,12 +138,14 @@ class Prediction:
     """What the simulator says of a run, over several draws of the steps' noise.
 
     Attributes:
-        world: The first draw, with its files.
+        steps: Of all draws.
+        extrapolated_steps: Of the first draw, whose files are kept.
         summary: Means of the draws' numbers.
         errors: Means of the draws' errors, see `latency_errors`.
     """
 
-    world: World
+    steps: pd.DataFrame
+    extrapolated_steps: int
     summary: Mapping[str, Any]
     errors: Mapping[str, float]
 
@@ -164,9 +166,16 @@ def predict(
     run_into(RunFolder(target), configs[0], stopwatch=Stopwatch())
     world = World(target)
     told, errors = [world.summary], [latency_errors(measured, world.requests())]
+    steps = [world.steps()]
     for config in configs[1:]:
         assembly = Assembly.from_config(config)
         result = assembly.start().run()
         told += summaries(assembly, [result])
         errors.append(latency_errors(measured, requests_frame(result.records)))
-    return Prediction(world, means(told), means(errors))
+        steps.append(steps_frame(result.steps))
+    return Prediction(
+        pd.concat(steps, ignore_index=True),
+        int(world.summary.get("extrapolated_steps", 0)),
+        means(told),
+        means(errors),
+    )

@@ -67,15 +67,11 @@ def fit(steps: Sequence[MeasuredStep], facts: Mapping[str, Any] | None = None) -
     model = _model(even)
     runs = _recordings(steps)
     # whoever simulates does not know the machine's pace: it is a part of how far a run is off
-    means = [
-        float(np.median(_log_ratios(_without(even, source), run)))
-        for source, run in runs.items()
-        if len(runs) > 1
-    ]
-    noise = _jitter(model, list(runs.values()) or [list(steps)], means)
-    even_runs = list(_recordings(even).values())
-    at_pace = _jitter(model, even_runs or [even], means) if pace.is_known else noise
-    served = [step for run in _recordings(even).values() for step in run] or even
+    even_runs = _recordings(even)
+    left_out = {source: _without(even, source) for source in runs if len(runs) > 1}
+    noise = _jitter(model, left_out, runs, steps)
+    at_pace = _jitter(model, left_out, even_runs, even) if pace.is_known else noise
+    served = [step for run in even_runs.values() for step in run] or even
     return Calibration(
         model.device,
         model.host,
@@ -115,10 +111,16 @@ def _pace(steps: Sequence[MeasuredStep]) -> MachinePace:
 
 
 def _jitter(
-    model: Calibration, runs: Sequence[Sequence[MeasuredStep]], means: Sequence[float] = ()
+    model: Calibration,
+    left_out: Mapping[str, Calibration],
+    runs: Mapping[str, Sequence[MeasuredStep]],
+    steps: Sequence[MeasuredStep],
 ) -> Jitter:
-    ratios = [_log_ratios(model, run) for run in runs]
-    return Jitter.of(ratios, means)
+    """How steps scatter around a model, and runs around models that were fitted without them."""
+    means = [
+        float(np.median(_log_ratios(other, runs[source]))) for source, other in left_out.items()
+    ]
+    return Jitter.of([_log_ratios(model, run) for run in runs.values() or [steps]], means)
 
 
 def kind_of(step: MeasuredStep) -> str:

@@ -1,8 +1,9 @@
 """How far steps of one shape differ from each other: noise of a step, and the drift of a run.
 
 Knows logarithms of measured / predicted. A slow phase of a machine shifts a whole run, and no
-averaging over its steps helps; the noise of single steps averages out. So the two are kept apart:
-the mean of a run has a spread of its own, and the steps around it have quantiles and a memory.
+averaging over its steps helps; the noise of steps averages out over a long one. So the two are kept
+apart: the mean of a run has a spread of its own, and the steps around it have quantiles and a
+memory.
 
 A queue remembers slow moments that last: a hundred long steps in a row make requests wait, a
 hundred among thousands do not. So noise is a sum of parts that last for one step, for a few, and
@@ -142,7 +143,7 @@ def _mean_exp(first: float, last: float) -> float:
 
 def _lasting(runs: Sequence[Array]) -> tuple[float, ...]:
     """The shares of the parts of `LASTING` that explain the autocorrelations best."""
-    scores = [_scores(run) for run in runs if len(run) > 2]
+    scores = [_scores(run) for run in runs if len(run) > 2 and np.ptp(run)]
     told = [(lag, found) for lag in LAGS if (found := _autocorrelation(scores, lag)) is not None]
     if not told:
         return Jitter.lasting
@@ -152,13 +153,11 @@ def _lasting(runs: Sequence[Array]) -> tuple[float, ...]:
 
 
 def _autocorrelation(scores: Sequence[Array], lag: int) -> float | None:
-    """Of steps that are `lag` apart, over all runs; None where they are few, or all alike."""
+    """Of steps that are `lag` apart, over all runs; None where they are few."""
     pairs = [(run[:-lag], run[lag:]) for run in scores if len(run) > lag]
     if sum(len(first) for first, _ in pairs) < FEWEST_PAIRS:
         return None
     first, second = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    if not first.std() or not second.std():
-        return None
     return float(np.corrcoef(first, second)[0, 1])
 
 

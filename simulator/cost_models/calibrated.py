@@ -110,6 +110,19 @@ class CalibratedPrices(CostModel):
         Raises:
             CostModelError: More than 8 times beyond what was measured.
         """
+        self._draw()
+        return self._seconds(shape)
+
+    def group_step_time(self, shapes: Sequence[StepShape]) -> float:
+        """Of ranks that step together: a slow moment is all of theirs, and counts once."""
+        self._draw()
+        return max(self._seconds(shape) for shape in shapes if shape.num_tokens)
+
+    def _draw(self) -> None:
+        if self._next_factor is not None:
+            self._scatter = self._next_factor() / self._mean_scatter
+
+    def _seconds(self, shape: StepShape) -> float:
         beyond = self.calibration.beyond(shape)
         if beyond > FAR:
             raise CostModelError(
@@ -117,8 +130,6 @@ class CalibratedPrices(CostModel):
                 f" {beyond:.1f} times beyond what {self._path} was measured on, and more than"
                 f" {FAR:g} times is no honest price: calibrate with this run's limits"
             )
-        if self._next_factor is not None:
-            self._scatter = self._next_factor() / self._mean_scatter
         return self.calibration.typical_s(shape) * self._factor(shape) * self._scatter
 
     def host_time(self, shape: StepShape) -> float:

@@ -15,7 +15,7 @@ class DraftingCostModel(CostModel):
     model would take for that: the cost coefficient c of Leviathan et al. (ICML 2023).
 
     Args:
-        target: Prices steps of the target model. Its prices must be repeatable.
+        target: Prices steps of the target model.
         num_drafts: Draft tokens a row.
         draft_cost: Share of the target's time, at least 0.
     """
@@ -26,15 +26,17 @@ class DraftingCostModel(CostModel):
         self.is_bounded = target.is_bounded
         self.is_repeatable = target.is_repeatable
         self.wants_time = target.wants_time
+        self.wants_longest_decode = target.wants_longest_decode
 
     def tell_time(self, now: float) -> None:
         self._target.tell_time(now)
 
     def step_time(self, shape: StepShape) -> float:
-        seconds = self._target.step_time(shape)
-        if not shape.num_samples:
-            return seconds
-        return seconds + self._factor * self._target.step_time(_one_token_a_row(shape))
+        drafts = 0.0
+        if shape.num_samples:
+            drafts = self._factor * self._target.step_time(_one_token_a_row(shape))
+        # last, for whoever asks for the host's share of it
+        return drafts + self._target.step_time(shape)
 
     def host_time(self, shape: StepShape) -> float:
         return self._target.host_time(shape)

@@ -1,8 +1,8 @@
 """Step times with their errors: one draw of what a run may be like, out of many.
 
-Knows three spreads and keeps them apart: noise of single steps, which averages out; the error of
-a whole run (the machine's mood, the model's own error), which does not; and what is added where the
-price is extrapolated. It does not know where they come from.
+Knows three spreads and keeps them apart: noise of steps, which averages out over a long run; the
+error of a whole run (the machine's mood, the model's own error), which does not; and what is added
+where the price is extrapolated. It does not know where they come from.
 """
 
 import math
@@ -96,6 +96,7 @@ class UncertainCostModel(CostModel):
         self.is_bounded = target.is_bounded
         self.wants_time = target.wants_time
         self.wants_longest_decode = target.wants_longest_decode
+        self.has_drafter = target.has_drafter
         rng = np.random.default_rng(seed)
         jitter = spread.jitter
         run, model, outside = rng.standard_normal(3).tolist()

@@ -77,13 +77,12 @@ def test_a_calibration_leaves_its_measurements(calibrated: Path) -> None:
     assert "Microseconds" in (calibrated / "report.html").read_text()
 
 
-def test_recordings_take_budgets_in_turns(calibrated: Path) -> None:
-    largest = [
-        max(num_tokens(step.shape) for step in read_steps(calibrated / f"run_{number}.csv"))
-        for number in (0, 1)
-    ]
-    assert largest[0] == 24
-    assert 24 < largest[1] <= 64
+def test_a_recording_is_served_with_every_budget(calibrated: Path) -> None:
+    for number in (0, 1):
+        sizes = [num_tokens(step.shape) for step in read_steps(calibrated / f"run_{number}.csv")]
+        assert sizes.count(24) > 0
+        assert 24 < max(sizes) <= 64
+        assert max(sizes[: len(sizes) // 4]) <= 24
     calibration = Calibration.load(calibrated / "calibration.json")
     assert calibration.facts["recorded_budgets"] == [24, 64]
     assert calibration.facts["max_num_batched_tokens"] == 64
@@ -188,13 +187,19 @@ def test_a_validation_compares_both_worlds(
     assert [p.stat().st_mtime_ns for p in sorted(tmp_path.rglob("engine/DONE"))] == done
 
 
-def test_a_calibration_records_with_the_budget_of_every_policy() -> None:
-    policies = ("chunked_prefill", "prefill_first_1k", "static_batching")
-    plan = Plan(
-        ["experiment=demo_engine", "model=llama3_8b"], ValidateSettings(policies=policies)
-    )
+def test_a_calibration_records_with_the_budget_of_every_policy(tmp_path: Path) -> None:
+    fields = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
+              "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "num_key_value_heads": 2, "vocab_size": 300, "max_position_embeddings": 1024,
+              "torch_dtype": "float32"}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    words = ["experiment=demo_engine", f"model.path={tmp_path}"]
+    policies = ("prefill_first_1k", "chunked_prefill", "static_batching")
+    plan = Plan(words, ValidateSettings(policies=policies))
     small, large = plan.budgets()  # whole prompts need the larger one
-    assert small == 256 < large == plan.calibration_config().scheduler.max_num_batched_tokens
+    config = plan.calibration_config()
+    assert small == 256 < large == config.scheduler.max_num_batched_tokens
+    assert "Prefill" not in config.batch_policy._target_  # which would refuse the small one
 
 
 def test_rounds_of_the_calibration_stand_between_the_runs(

@@ -59,8 +59,6 @@ def test_the_whole_command(fake_python, tmp_path, capsys):
     assert summary["calibration_steps"] == summary["calibration_steps_decided_alike"] > 100
     assert summary["log_agrees_with_recorder"] is None
     page = (out / "report.html").read_text()
-    assert "all four met" in page
-    assert "all four met, at the machine" in page
     assert "Load: overload" in page
     for name in ("calibration.json", "front_end.json", "calibration_steps.csv"):
         assert (out / name).exists()

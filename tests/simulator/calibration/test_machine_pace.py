@@ -60,6 +60,21 @@ def test_prices_are_those_of_the_time_in_which_they_were_measured(calibration: C
     assert calibration.jitter.quantiles[-3] > 0.2
 
 
+def test_what_is_left_where_the_pace_is_known_scatters_less() -> None:
+    calm = Jitter(num_runs=6, run_sd=0.0)
+    runs = []
+    for number, slow in enumerate((1.0, 1.3, 1.0, 1.3, 1.0, 1.3)):  # whole runs are slow as well
+        for step in paced(recorded(1, 300, seed=number, jitter=calm), slow=1.3, noise=0.0):
+            factor = slow ** (OF_PROMPTS if step.shape.prefills else SENSITIVITY)
+            times = {"seconds": step.seconds * factor, "host_s": step.host_s * factor}
+            runs.append(replace(step, **times, pace=step.pace * slow, source=f"run/{number}"))
+    found = fit(designed(number=100) + runs)
+    for jitter, wide in ((found.jitter, True), (found.jitter_at_pace, False)):
+        assert (jitter.quantiles[-3] - jitter.quantiles[2] > 0.2) == wide
+        assert jitter.known_run_sd is not None
+        assert (jitter.known_run_sd > 0.1) == wide
+
+
 def test_at_the_typical_pace_all_steps_together_take_as_long_as_they_did() -> None:
     calm = Jitter(num_runs=4, run_sd=0.0)
     runs = paced(recorded(4, 400, jitter=calm), slow=1.4, noise=0.0)

@@ -102,6 +102,8 @@ def test_with_noise_steps_scatter_around_their_mean(file: Path) -> None:
     assert scattered.host_time(SHAPE) == pytest.approx(factors[-1] * plain.host_time(SHAPE))
     again = CalibratedCostModel(str(file), noise=3)
     assert again.step_time(SHAPE) == factors[0] * plain.step_time(SHAPE)
+    ranks = [scattered.group_step_time([SHAPE] * 4) for _ in range(20_000)]
+    assert np.mean(ranks) == pytest.approx(plain.step_time(SHAPE), rel=0.01)
     replicas = [scattered.for_replica(number).step_time(SHAPE) for number in (0, 1)]
     assert replicas[0] != replicas[1]
     assert plain.for_replica(1) is plain
