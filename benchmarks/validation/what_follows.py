@@ -110,7 +110,7 @@ def missed(work: pd.Series, steps: pd.Series, at: pd.Series, every: int) -> tupl
     """(by how much a block's steps are off, how steps follow the work: an exponent)."""
     blocks = (at // BLOCK_S).astype(int)
     told = np.log(work[::every].groupby(blocks[::every]).mean())
-    took = np.log(steps.groupby(blocks).mean())
+    took = np.log(steps.groupby(blocks).mean())[told.index]
     power, offset = np.polyfit(told, took, 1)
     return float((took - power * told - offset).std()), float(power)
 
