@@ -109,11 +109,15 @@ LONG = 100
 
 def _jitter_text(calibration: Calibration) -> str:
     jitter = calibration.jitter
-    low, high = jitter.quantiles[2], jitter.quantiles[-4]
+    spans = [
+        f"between {100 * told[2]:+.1f} % and {100 * told[-4]:+.1f} %"
+        for told in (jitter.quantiles, jitter.quantiles_of_prompts)
+    ]
     return (
-        f"Around the typical step of its run, nine steps of ten lie between {100 * low:+.1f} % and"
-        f" {100 * high:+.1f} %; neighbours have a correlation of {jitter.autocorrelation(1):.2f},"
-        f" steps that are {LONG} apart one of {jitter.autocorrelation(LONG):.2f}."
+        f"Around the typical step of its run, nine of ten steps that only decode lie {spans[0]},"
+        f" and of those with prompts {spans[1]}. Neighbours have a correlation of"
+        f" {jitter.autocorrelation(1):.2f}, steps that are {LONG} apart one of"
+        f" {jitter.autocorrelation(LONG):.2f}."
         f" The mean step takes {_more(calibration.mean_factor)} than the typical one where it only"
         f" decodes, and {_more(calibration.mean_factor_of_prompts)} with prompts."
         f" {_run_error_text(jitter)}"

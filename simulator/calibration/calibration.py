@@ -146,9 +146,12 @@ class Calibration:
             ) from None
 
 
+LISTS = ("quantiles", "quantiles_of_prompts", "lasting")  # of jitter
+
+
 def _jitter_in(document: Mapping[str, Any]) -> Jitter:
-    lists = {name: tuple(map(float, document[name])) for name in ("quantiles", "lasting")}
-    if [len(values) for values in lists.values()] != [len(LEVELS), len(LASTING)]:
+    lists = {name: tuple(map(float, document[name])) for name in LISTS}
+    if tuple(map(len, lists.values())) != (len(LEVELS), len(LEVELS), len(LASTING)):
         raise ValueError("jitter of another size")
     return Jitter(**{**document, **lists})
 

@@ -120,7 +120,9 @@ def _jitter(
     means = [
         float(np.median(_log_ratios(other, runs[source]))) for source, other in left_out.items()
     ]
-    return Jitter.of([_log_ratios(model, run) for run in runs.values() or [steps]], means)
+    each = list(runs.values()) or [steps]
+    kinds = [np.array([bool(step.shape.prefills) for step in run]) for run in each]
+    return Jitter.of([_log_ratios(model, run) for run in each], kinds, means)
 
 
 def kind_of(step: MeasuredStep) -> str:

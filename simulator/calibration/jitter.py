@@ -22,12 +22,14 @@ from numpy.typing import NDArray
 from simulator.calibration.least_squares import nonnegative_least_squares
 
 Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 LEVELS = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
 LASTING = (1, 4, 16, 64, 256)
 """Steps after which the correlation of a part of the noise has fallen to 1 / e."""
 LAGS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 FEWEST_PAIRS = 8
 BATCH = 1024
+FEWEST = 8  # steps of a kind, for quantiles of its own
 FEWEST_RUNS = 2
 
 
@@ -36,7 +38,8 @@ class Jitter:
     """The spread of step times around the typical one.
 
     Attributes:
-        quantiles: Of log(step / typical step of its run) at `LEVELS`.
+        quantiles: Of log(step / typical step of its run) at `LEVELS`, of steps that only decode.
+        quantiles_of_prompts: The same of steps with prompts, which are longer and scatter less.
         lasting: The shares of the variance of the normal scores that last for `LASTING` steps;
             what is left of 1 is every step's own.
         run_sd: Standard deviation of a run's typical log(measured / predicted), each predicted by
@@ -45,6 +48,7 @@ class Jitter:
     """
 
     quantiles: tuple[float, ...] = (0.0,) * len(LEVELS)
+    quantiles_of_prompts: tuple[float, ...] = (0.0,) * len(LEVELS)
     lasting: tuple[float, ...] = (0.0,) * len(LASTING)
     run_sd: float | None = None
     num_runs: int = 0
@@ -55,9 +59,14 @@ class Jitter:
         return self.run_sd if self.num_runs >= FEWEST_RUNS else None
 
     @property
-    def mean_factor(self) -> float:
+    def is_noisy(self) -> bool:
+        """Whether steps scatter at all."""
+        return any(self.quantiles) or any(self.quantiles_of_prompts)
+
+    def mean_factor(self, has_prompts: bool) -> float:
         """Mean of the factors that are drawn: of the exponential of a piecewise linear quantile."""
-        ends = zip(pairwise(LEVELS), pairwise(self.quantiles), strict=True)
+        quantiles = self.quantiles_of_prompts if has_prompts else self.quantiles
+        ends = zip(pairwise(LEVELS), pairwise(quantiles), strict=True)
         return sum((high - low) * _mean_exp(first, last) for (low, high), (first, last) in ends)
 
     def autocorrelation(self, lag: int) -> float:
@@ -66,23 +75,35 @@ class Jitter:
         return sum(share * math.exp(-lag / steps) for share, steps in shares)
 
     @classmethod
-    def of(cls, runs: Sequence[Array], run_means: Sequence[float] = ()) -> "Jitter":
+    def of(
+        cls,
+        runs: Sequence[Array],
+        with_prompts: Sequence[Flags],
+        run_means: Sequence[float] = (),
+    ) -> "Jitter":
         """From log ratios in the order of time, one array a run.
 
         Args:
             runs: log(measured / predicted), the predictions of one model.
+            with_prompts: Whether there are prompts in each step.
             run_means: The runs' typical log ratios by models that were fitted without the run;
                 none: those of `runs`.
         """
         if not any(len(run) for run in runs):
             return cls()
+        with_prompts = [kinds for kinds in with_prompts if len(kinds)]
         runs = [run for run in runs if len(run)]
         centres = [float(np.median(run)) for run in runs]
         within = [run - centre for run, centre in zip(runs, centres, strict=True)]
-        steps = np.concatenate(within)
+        steps, is_prompt = np.concatenate(within), np.concatenate(with_prompts)
+        of_decodes, of_prompts = (
+            _quantiles(own if len(own) >= FEWEST else steps)
+            for own in (steps[~is_prompt], steps[is_prompt])
+        )
         return cls(
-            tuple(float(q) for q in np.quantile(steps, LEVELS)),
-            _lasting(within),
+            of_decodes,
+            of_prompts,
+            _lasting(within, with_prompts),
             _spread(run_means or centres) if len(runs) >= FEWEST_RUNS else None,
             len(runs),
         )
@@ -95,6 +116,8 @@ class Jitter:
 class JitterSampler:
     """Draws factors for the steps of one run: typical step x factor = a step.
 
+    A slow moment is slow for steps of either kind, each by its own spread.
+
     Args:
         jitter: The spread.
         rng: Chance.
@@ -102,19 +125,19 @@ class JitterSampler:
 
     def __init__(self, jitter: Jitter, rng: np.random.Generator) -> None:
         self._rng = rng
-        self._quantiles = jitter.quantiles
+        self._quantiles = jitter.quantiles, jitter.quantiles_of_prompts
         parts = [(share, steps) for share, steps in zip(jitter.lasting, LASTING, strict=True)]
         self._decays = [math.exp(-1.0 / steps) for share, steps in parts if share]
         self._shares = np.array([share for share, _ in parts if share], dtype=np.float64)
         self._own_share = max(1.0 - float(self._shares.sum()), 0.0)
         self._parts = rng.standard_normal(len(self._shares)).tolist()
-        self._ready: list[float] = []
+        self._ready: list[tuple[float, float]] = []
 
-    def __call__(self) -> float:
+    def __call__(self, has_prompts: bool) -> float:
         """The factor of the next step."""
         if not self._ready:
             self._draw()
-        return self._ready.pop()
+        return self._ready.pop()[has_prompts]
 
     def _draw(self) -> None:
         """Normal scores with a memory, each turned into the quantile of its rank."""
@@ -128,8 +151,11 @@ class JitterSampler:
             self._parts[place] = part
             scores += math.sqrt(share) * np.array(values)
         ranks = np.array([NORMAL.cdf(score) for score in scores.tolist()])
-        logs = np.interp(ranks, LEVELS, self._quantiles)
-        self._ready = np.exp(logs[::-1]).tolist()
+        of_decodes, of_prompts = (
+            np.exp(np.interp(ranks[::-1], LEVELS, quantiles)).tolist()
+            for quantiles in self._quantiles
+        )
+        self._ready = list(zip(of_decodes, of_prompts, strict=True))
 
 
 NORMAL = NormalDist()
@@ -141,9 +167,17 @@ def _mean_exp(first: float, last: float) -> float:
     return math.exp(first) * (math.expm1(gap) / gap if gap else 1.0)
 
 
-def _lasting(runs: Sequence[Array]) -> tuple[float, ...]:
+def _quantiles(steps: Array) -> tuple[float, ...]:
+    return tuple(float(q) for q in np.quantile(steps, LEVELS))
+
+
+def _lasting(runs: Sequence[Array], with_prompts: Sequence[Flags]) -> tuple[float, ...]:
     """The shares of the parts of `LASTING` that explain the autocorrelations best."""
-    scores = [_scores(run) for run in runs if len(run) > 2 and np.ptp(run)]
+    scores = [
+        _scores_by_kind(run, kinds)
+        for run, kinds in zip(runs, with_prompts, strict=True)
+        if len(run) > 2 and np.ptp(run)
+    ]
     told = [(lag, found) for lag in LAGS if (found := _autocorrelation(scores, lag)) is not None]
     if not told:
         return Jitter.lasting
@@ -159,6 +193,14 @@ def _autocorrelation(scores: Sequence[Array], lag: int) -> float | None:
         return None
     first, second = (np.concatenate(side) for side in zip(*pairs, strict=True))
     return float(np.corrcoef(first, second)[0, 1])
+
+
+def _scores_by_kind(run: Array, is_prompt: Flags) -> Array:
+    """Each step's rank among those of its kind, as normal scores."""
+    scores = np.empty(len(run))
+    for kind in (False, True):
+        scores[is_prompt == kind] = _scores(run[is_prompt == kind])
+    return scores
 
 
 def _scores(run: Array) -> Array:

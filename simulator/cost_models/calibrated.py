@@ -73,7 +73,8 @@ class CalibratedPrices(CostModel):
         ]
         self.jitter = calibration.jitter if pace is None else calibration.jitter_at_pace
         self._noise = noise
-        self._mean_scatter, self._scatter = self.jitter.mean_factor, 1.0
+        self._mean_scatter = [self.jitter.mean_factor(kind) for kind in (False, True)]
+        self._scatter = 1.0
         self._next_factor: JitterSampler | None = None
         if noise is not None:
             check_count("cost_model.noise", noise, at_least=0)
@@ -110,17 +111,17 @@ class CalibratedPrices(CostModel):
         Raises:
             CostModelError: More than 8 times beyond what was measured.
         """
-        self._draw()
+        self._draw(bool(shape.prefills))
         return self._seconds(shape)
 
     def group_step_time(self, shapes: Sequence[StepShape]) -> float:
         """Of ranks that step together: a slow moment is all of theirs, and counts once."""
-        self._draw()
+        self._draw(any(shape.prefills for shape in shapes))
         return max(self._seconds(shape) for shape in shapes if shape.num_tokens)
 
-    def _draw(self) -> None:
+    def _draw(self, has_prompts: bool) -> None:
         if self._next_factor is not None:
-            self._scatter = self._next_factor() / self._mean_scatter
+            self._scatter = self._next_factor(has_prompts) / self._mean_scatter[has_prompts]
 
     def _seconds(self, shape: StepShape) -> float:
         beyond = self.calibration.beyond(shape)

@@ -106,8 +106,8 @@ class UncertainCostModel(CostModel):
         widened = run * math.sqrt(degrees / rng.chisquare(degrees)) if run_sd else 0.0
         self._run_factor = math.exp(run_sd * widened + spread.model_error * model)
         self._outside = spread.extrapolation * outside
-        self._next_factor = jitter.sampler(rng) if any(jitter.quantiles) else _one
-        self._mean_factor = jitter.mean_factor
+        self._next_factor = jitter.sampler(rng) if jitter.is_noisy else _one
+        self._mean_factors = [jitter.mean_factor(kind) for kind in (False, True)]
         self._factor = 1.0
 
     def for_replica(self, number: int) -> "UncertainCostModel":
@@ -119,7 +119,8 @@ class UncertainCostModel(CostModel):
         self._target.tell_time(now)
 
     def step_time(self, shape: StepShape) -> float:
-        self._factor = self._run_factor * self._next_factor() / self._mean_factor
+        kind = bool(shape.prefills)
+        self._factor = self._run_factor * self._next_factor(kind) / self._mean_factors[kind]
         if self._outside and self.is_bounded and self._target.is_extrapolated(shape):
             self._factor *= math.exp(self._outside * self._doublings(shape))
         return self._target.step_time(shape) * self._factor
@@ -136,5 +137,5 @@ class UncertainCostModel(CostModel):
         return 1.0
 
 
-def _one() -> float:
+def _one(has_prompts: bool) -> float:
     return 1.0

@@ -8,7 +8,7 @@ from simulator.calibration.jitter import Jitter
 from workbench.step_profile import MeasuredStep, StepShape
 
 LEVELS = (-0.12, -0.1, -0.07, -0.05, -0.02, 0.0, 0.02, 0.06, 0.09, 0.2, 0.3, 0.35)
-NOISE = Jitter(LEVELS, lasting=(0.3, 0.0, 0.4, 0.0, 0.0), run_sd=0.03, num_runs=30)
+NOISE = Jitter(LEVELS, LEVELS, lasting=(0.3, 0.0, 0.4, 0.0, 0.0), run_sd=0.03, num_runs=30)
 HOST_S = 4e-4
 
 
@@ -41,7 +41,7 @@ def recorded(runs: int, steps: int, seed: int = 0, jitter: Jitter = NOISE) -> li
         noise = jitter.sampler(rng)
         for _ in range(steps):
             shape = random_shape(rng)
-            factor = drift * noise()
+            factor = drift * noise(bool(shape.prefills))
             step = MeasuredStep(shape, true_s(shape) * factor, HOST_S * factor, f"run/{number}")
             found.append(step)
     return found
