@@ -14,6 +14,7 @@ from simulator.calibration.terms import COUNTS
 from workbench.step_profile import MeasuredStep
 
 CHARTS = "charts"
+LONG = 100  # steps
 MEANING = {
     "step": "every step",
     "decoding": "a step in which rows decode",
@@ -102,9 +103,6 @@ def _both(calibration: Calibration) -> tuple[Any, Any]:
 
 def _micro(seconds: float | None) -> str | None:
     return None if not seconds else f"{1e6 * seconds:.4g}"
-
-
-LONG = 100
 
 
 def _jitter_text(calibration: Calibration) -> str:

@@ -21,6 +21,7 @@ from workbench.step_profile import StepShape
 FORMAT = 5
 DIGITS = 6
 UNSEEN = 2.0
+LISTS = ("quantiles", "quantiles_of_prompts", "lasting")  # of jitter
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,6 @@ class Calibration:
                 f"calibration {path} cannot be read ({type(error).__name__}: {error}): calibrate"
                 " again"
             ) from None
-
-
-LISTS = ("quantiles", "quantiles_of_prompts", "lasting")  # of jitter
 
 
 def _jitter_in(document: Mapping[str, Any]) -> Jitter:
