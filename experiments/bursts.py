@@ -1,9 +1,11 @@
 """A designed workload that shows an engine every size of batch within a few seconds.
 
-Bursts of one request, of two, and so on up to more than the engine runs at once; half of a burst
-comes together, the rest while it is served, so that prompts meet batches of all sizes. The requests
-of every other burst, by chance, begin with the same text: keys that rows share cost less than
-others. Lengths follow from the engine's limits, and from nothing that is simulated later.
+Bursts of one request, of two, and so on up to three times as many as the engine runs at once: a
+server with a queue is full all the time. Half of a burst comes together, the rest while it is
+served, so that prompts meet batches of all sizes. By chance prompts of a burst are short ones for
+the most part or of all lengths, so that a full batch is seen with few keys and with many; and the
+requests of every other burst begin with the same text: keys that rows share cost less than others.
+Lengths follow from the engine's limits, and from nothing that is simulated later.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +23,9 @@ SHARING = 0.5  # of all bursts
 LONGEST_SHARED = 0.5  # of the longest prompt
 LONGEST_ANSWER = 0.2
 MOST_ANSWER = 128
-OVERFULL = 1.5
+EVEN_LENGTHS = 0.5  # of all bursts: prompts of all lengths alike, instead of many short ones
+OVERFULL = 3
+MOST_TIME = 0.5  # of all seconds: a burst that would take longer has fewer requests
 LATE = 0.7  # of a burst's own time, over which its second half comes
 # of a burst's own time, until the next one: an engine that has become idle gets several prompts
 # at once, and computes them in steps of their own
@@ -56,8 +60,9 @@ def burst_workload(
         for size in rng.permutation(levels).tolist():
             shared = _shared_blocks(length, block_size, rng, ids)
             least = len(shared) * block_size
-            burst, took = _burst(model, num_tokens, num_rows, length, size, least, rng)
-            for at, lengths in zip(_arrivals(took, size, rng), burst, strict=True):
+            limits = (num_tokens, num_rows, length)
+            burst, took = _burst(model, *limits, size, least, MOST_TIME * seconds, rng)
+            for at, lengths in zip(_arrivals(took, len(burst), rng), burst, strict=True):
                 own = islice(ids, lengths[0] // block_size - len(shared))
                 name, blocks = str(len(requests)), (*shared, *own)
                 requests.append(WorkloadRequest(name, now + at, *lengths, None, blocks, block_size))
@@ -70,7 +75,7 @@ def burst_workload(
 def burst_sizes(num_rows: int) -> list[int]:
     """1, 2, 4 … up to more than there are rows."""
     sizes = [2**i for i in range(num_rows.bit_length()) if 2**i < num_rows]
-    return [*sizes, num_rows, int(OVERFULL * num_rows) + 1]
+    return [*sizes, num_rows, OVERFULL * num_rows]
 
 
 def _arrivals(took: float, size: int, rng: np.random.Generator) -> list[float]:
@@ -97,20 +102,27 @@ def _burst(
     length: int,
     size: int,
     least: int,
+    most_s: float,
     rng: np.random.Generator,
 ) -> tuple[Sequence[tuple[int, int]], float]:
     """(prompt and answer of each request, seconds to serve them all).
 
-    Prompts have `least` tokens and a few more at least.
+    Prompts have `least` tokens and a few more at least; there are as many requests as `most_s`
+    seconds are expected to suffice for, and one at least.
     """
     longest = max(int(LONGEST_PROMPT * length) - least, SHORTEST + 1)
     answer = max(min(int(LONGEST_ANSWER * length), MOST_ANSWER), 2)
-    prompts = least + np.exp(rng.uniform(np.log(SHORTEST), np.log(longest), size)).astype(int)
+    own = rng.uniform(SHORTEST, longest, size)
+    if rng.random() >= EVEN_LENGTHS:
+        own = np.exp(rng.uniform(np.log(SHORTEST), np.log(longest), size))
+    prompts = least + own.astype(int)
     answers = rng.integers(min(4, answer - 1), answer + 1, size)
     rows = max(min(size, num_rows) * 2 // 3, 1)
     context = rows * int(prompts.mean() + answers.mean() / 2)
     decode = model.mean_s(StepShape(rows, context, [], rows)) / rows
     chunk = int(min(num_tokens, max(prompts.mean(), SHORTEST)))
     prefill = model.mean_s(StepShape(0, 0, [(chunk, 0)], 1)) / chunk
-    took = float(prompts.sum() * prefill + answers.sum() * decode)
-    return list(zip(prompts.tolist(), answers.tolist(), strict=True)), took
+    took = np.cumsum(prompts * prefill + answers * decode)
+    kept = max(int(np.searchsorted(took, most_s, side="right")), 1)
+    lengths = zip(prompts[:kept].tolist(), answers[:kept].tolist(), strict=True)
+    return list(lengths), float(took[kept - 1])

@@ -18,7 +18,7 @@ from simulator.calibration.terms import COUNTS, CURVED, Curve, Prices, counts, c
 from workbench.errors import ConfigError
 from workbench.step_profile import StepShape
 
-FORMAT = 5
+FORMAT = 6
 DIGITS = 6
 UNSEEN = 2.0
 LISTS = ("quantiles", "quantiles_of_prompts", "lasting")  # of jitter

@@ -39,7 +39,7 @@ FEWEST = 8  # steps
 ROUNDS = 16
 PACE_ROUNDS = 2
 OUTLIER = 1.5  # times the median error; further away a step counts in proportion less
-HOST_COUNTS = ("step", "decodes", "chunks", "samples")
+HOST_COUNTS = ("step", "cold", "decodes", "chunks", "samples")
 SMALLEST = 1e-12
 # where both have something to say of a step; a recording holds few large steps, the grid has them
 GRID_SAY = 0.25

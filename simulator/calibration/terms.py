@@ -23,6 +23,7 @@ COUNTS = (
     "step",  # 1
     "decoding",  # 1 where a row decodes: attention of decodes is a pass of its own
     "mixed",  # 1 where there are chunks as well
+    "cold",  # 1 where rows only decode, and the step before had chunks: caches hold little
     "decodes",  # rows of one token
     "decode_context",  # keys that they read
     "distinct_context",  # keys that they read, those that rows share counted once
@@ -52,6 +53,7 @@ def counts(shape: StepShape) -> tuple[float, ...]:
         1.0,
         float(shape.num_decodes > 0),
         float(shape.num_decodes > 0 and len(shape.prefills) > 0),
+        float(shape.follows_prefills and not shape.prefills),
         float(shape.num_decodes),
         float(shape.decode_context),
         distinct_context(shape),

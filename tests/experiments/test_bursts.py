@@ -10,8 +10,8 @@ MODEL = Calibration(Prices({"step": 0.005, "decodes": 0.0005}), Prices({}))
 
 
 def test_bursts_reach_every_size_of_batch() -> None:
-    assert burst_sizes(16) == [1, 2, 4, 8, 16, 25]
-    assert burst_sizes(1) == [1, 2]
+    assert burst_sizes(16) == [1, 2, 4, 8, 16, 48]
+    assert burst_sizes(1) == [1, 3]
 
 
 def test_some_bursts_begin_with_the_same_text() -> None:

@@ -17,17 +17,17 @@ STEPS = [
     MeasuredStep(StepShape(3, 120, [(64, 0), (17, 128)], 4), 0.0125, 0.0004, "run/0"),
     MeasuredStep(StepShape(1, 9, [], 1, num_swap_blocks=2, longest_decode=9), 0.003, source="grid"),
     MeasuredStep(StepShape(2, 90, [], 2, longest_decode=50, shared_context=32), 0.003, pace=2e-4),
+    MeasuredStep(StepShape(1, 9, [], 1, follows_prefills=True), 0.004),
 ]
 COUNTS = "num_decodes,decode_context,prefills,num_samples,num_swap_blocks"
-HEAD = f"{COUNTS},longest_decode,shared_context,seconds,host_s,source,pace"
+HEAD = f"{COUNTS},longest_decode,shared_context,follows_prefills,seconds,host_s,source,pace"
 OLDER_HEAD = f"{COUNTS},seconds,host_s,source"
 
 
 def test_steps_come_back_from_a_file(tmp_path: Path) -> None:
     write_steps(tmp_path / "steps.csv", STEPS)
-    assert (
-        (tmp_path / "steps.csv").read_text().startswith(HEAD + "\n3,120,64@0 17@128,4,0,0,0,0.0125")
-    )
+    written = (tmp_path / "steps.csv").read_text()
+    assert written.startswith(HEAD + "\n3,120,64@0 17@128,4,0,0,0,0,0.0125")
     assert read_steps(tmp_path / "steps.csv") == STEPS
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from simulator.calibration import Calibration, fit
+from simulator.calibration.calibration import FORMAT
 from simulator.calibration.terms import Prices, distinct_context
 from tests.simulator.calibration.worlds import (
     HOST_S,
@@ -55,6 +56,27 @@ def test_uneven_contexts_have_a_price_where_they_cost_something() -> None:
     assert free is None or free(3000) < 3e-6
     shape = StepShape(8, 800, [], 8, longest_decode=300)
     assert uneven.typical_s(shape) - even.typical_s(shape) == pytest.approx(8e-4, rel=0.05)
+
+
+def test_decodes_after_prompts_find_caches_cold() -> None:
+    def steps(price: float) -> list[MeasuredStep]:
+        rng, follows, found = np.random.default_rng(5), False, []
+        for number in range(400):
+            shape = random_shape(rng)
+            shape.follows_prefills = follows
+            is_cold = follows and not shape.prefills
+            seconds = true_s(shape) + price * is_cold
+            found.append(MeasuredStep(shape, seconds, HOST_S, f"run/{number % 4}"))
+            follows = bool(shape.prefills)
+        return found
+
+    cold, warm = fit(steps(4e-4)), fit(steps(0.0))
+    assert cold.device.seconds["cold"] == pytest.approx(4e-4, rel=0.1)
+    assert warm.device.seconds.get("cold", 0.0) < 2e-5
+    for prefills, extra in (([], 4e-4), ([(30, 0)], 0.0)):
+        shape = StepShape(4, 800, prefills, 4)
+        after = replace(shape, follows_prefills=True)
+        assert cold.typical_s(after) - cold.typical_s(shape) == pytest.approx(extra, rel=0.1)
 
 
 def test_keys_that_rows_share_have_a_price_of_their_own() -> None:
@@ -265,7 +287,7 @@ def test_what_is_no_calibration_is_refused(tmp_path: Path) -> None:
         ("{", "cannot be read"),
         ("[]", "cannot be read"),
         (json.dumps({"format": 99}), "has format 99"),
-        (json.dumps({"format": 5}), "cannot be read"),
+        (json.dumps({"format": FORMAT}), "cannot be read"),
     ):
         file.write_text(text)
         with pytest.raises(ConfigError, match=message):

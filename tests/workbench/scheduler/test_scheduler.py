@@ -9,6 +9,7 @@ from workbench.errors import SchedulerError
 from workbench.kv_cache.block_hash import KnownBlockHashes
 from workbench.outputs import ModelRunnerOutput, SchedulerOutput
 from workbench.request import Request, RequestStatus
+from workbench.step_profile import StepShape
 
 
 def test_running_requests_come_before_waiting_ones_within_the_budget() -> None:
@@ -203,3 +204,32 @@ def test_an_answer_in_flight_at_a_preemption_is_delivered_once() -> None:
     assert set(counts) <= {0, 1}
     assert [r.num_output_tokens for r in requests] == [12, 12, 12]
     assert [len(r.token_times) for r in requests] == [12, 12, 12]
+
+
+def test_a_step_knows_whether_the_one_before_had_prompts() -> None:
+    scheduler = make_scheduler(max_num_batched_tokens=8)
+    add(scheduler, Request("a", 12, 4), Request("b", 3, 9))
+    shapes = [output.shape for output in run(scheduler)]
+    assert [bool(shape.prefills) for shape in shapes[:4]] == [True, True, False, False]
+    assert not shapes[0].follows_prefills
+    for before, after in pairwise(shapes):
+        assert after.follows_prefills == bool(before.prefills)
+
+
+def test_steps_that_are_run_ahead_follow_steps_without_prompts() -> None:
+    scheduler = make_scheduler()
+    add(scheduler, Request("a", 12, 40))
+    assert not step(scheduler).shape.follows_prefills
+    asked: list[bool] = []
+
+    def step_time(shape: StepShape) -> float:
+        asked.append(shape.follows_prefills)
+        return 1.0
+
+    assert scheduler.decode_ahead(0.0, 9.0, step_time) is None
+    assert step(scheduler).shape.follows_prefills
+    ahead = scheduler.decode_ahead(0.0, 9.0, step_time)
+    assert ahead is not None
+    assert len(ahead.starts) == 9
+    assert not any(asked)
+    assert not step(scheduler).shape.follows_prefills
