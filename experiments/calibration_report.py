@@ -19,6 +19,7 @@ MEANING = {
     "step": "every step",
     "decoding": "a step in which rows decode",
     "mixed": "a step with prompt chunks besides",
+    "cold": "a step that only decodes, after one with prompt chunks",
     "decodes": "a row that decodes",
     "decode_context": "a key that decodes read",
     "distinct_context": "a key that decodes read, once for all that share it",
