@@ -82,7 +82,7 @@ def cost_models_of(
     if not num_drafts or not cluster.draft_cost:
         return models
     return [
-        model if model.has_drafter else DraftingCostModel(model, num_drafts, cluster.draft_cost)
+        model if model.is_replay else DraftingCostModel(model, num_drafts, cluster.draft_cost)
         for model in models
     ]
 

@@ -110,7 +110,7 @@ class RecordedTimes(CostModel):
     """The n-th step that uses the device takes as long as the n-th one did."""
 
     is_repeatable = False
-    has_drafter = True
+    is_replay = True
 
     def __init__(self, recording: Recording) -> None:
         self._durations = _durations(recording)

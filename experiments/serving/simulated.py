@@ -78,11 +78,11 @@ def assemble_served(config: DictConfig) -> Assembly:
             f"{type(eviction).__name__} must know the requests to come, and a server does not:"
             " choose eviction=lru"
         )
-    if not assembly.cost_model.is_repeatable:
+    if assembly.cost_model.is_replay or assembly.cost_model.wants_time:
         raise ConfigError(
-            f"{type(assembly.cost_model).__name__} has prices for the steps of one run only: choose"
-            " cost_model=roofline, or cost_model=calibrated without noise and without a pace or a"
-            " slowdown for each second"
+            f"{type(assembly.cost_model).__name__} has prices for one run only, those of recorded"
+            " steps or of each second: choose cost_model=roofline, or cost_model=calibrated with"
+            " one pace or slowdown"
         )
     check_pipeline(assembly.scheduler, assembly.parallel.pipeline_parallel_size)
     return assembly

@@ -20,8 +20,8 @@ class CostModel(ABC):
             `is_extrapolated` need not be asked.
         wants_time: Whether a price depends on when the step begins.
         now: When that is, in seconds of simulated time; told where it is wanted.
-        has_drafter: Whether prices are of whole steps that were recorded, a drafter's share
-            included.
+        is_replay: Whether prices are the times of recorded steps, one after the other: they are
+            those of one run only, and a drafter's share is in them.
         wants_longest_decode: Whether a price depends on `StepShape.longest_decode`, which costs a
             simulation some time to find.
     """
@@ -30,7 +30,7 @@ class CostModel(ABC):
     is_bounded: bool = False
     wants_time: bool = False
     now: float = 0.0
-    has_drafter: bool = False
+    is_replay: bool = False
     wants_longest_decode: bool = False
 
     def tell_time(self, now: float) -> None:

@@ -31,7 +31,7 @@ class ReplayCostModel(CostModel):
     """
 
     is_repeatable = False
-    has_drafter = True
+    is_replay = True
 
     def __init__(self, path: str, replica: int | None = None, column: str = "duration_s") -> None:
         self._path = path

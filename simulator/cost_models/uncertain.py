@@ -96,7 +96,7 @@ class UncertainCostModel(CostModel):
         self.is_bounded = target.is_bounded
         self.wants_time = target.wants_time
         self.wants_longest_decode = target.wants_longest_decode
-        self.has_drafter = target.has_drafter
+        self.is_replay = target.is_replay
         rng = np.random.default_rng(seed)
         jitter = spread.jitter
         run, model, outside = rng.standard_normal(3).tolist()

@@ -110,3 +110,28 @@ def test_a_calibrated_server_has_the_cache_of_the_engine_that_was_measured(tmp_p
     other = PlannedCore.of(read_options([*words, "--block-size", "32"], {}))
     assert other.assembly is not None
     assert other.assembly.num_kv_blocks != 777
+
+
+def calibrated_words(file: Path, *words: str) -> list[str]:
+    return [
+        *("qwen3_0_6b", "--backend", "simulator", "--max-model-len", "256"),
+        *("cost_model=calibrated", f"cost_model.path={file}", *words),
+    ]
+
+
+def test_steps_of_a_calibrated_server_may_scatter(tmp_path: Path) -> None:
+    file = calibration_file(tmp_path, num_kv_blocks=777, block_size=16)
+    words = [*calibrated_words(file, "cost_model.noise=7"), "--speed", "100"]
+    planned = PlannedCore.of(read_options(words, {}))
+    _, output = asyncio.run(answer(planned, SamplingParams(max_tokens=9)))
+    assert len(output.outputs[0].token_ids) == 9
+
+
+def test_a_server_has_no_prices_of_one_run(tmp_path: Path) -> None:
+    file = calibration_file(tmp_path, num_kv_blocks=777, block_size=16)
+    with pytest.raises(ConfigError, match="prices for one run only"):
+        PlannedCore.of(read_options(calibrated_words(file, "cost_model.slowdown=[1,2]"), {}))
+    steps = tmp_path / "steps.csv"
+    steps.write_text("replica,duration_s\n0,0.5\n")
+    with pytest.raises(ConfigError, match="prices for one run only"):
+        plan("cost_model=replay", f"cost_model.path={steps}")
