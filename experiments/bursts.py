@@ -25,7 +25,8 @@ LONGEST_ANSWER = 0.2
 MOST_ANSWER = 128
 EVEN_LENGTHS = 0.5  # of all bursts: prompts of all lengths alike, instead of many short ones
 OVERFULL = 3
-MOST_TIME = 0.5  # of all seconds: a burst that would take longer has fewer requests
+MOST_TIME = 0.5  # of all seconds: a burst that would take longer has fewer requests …
+LEAST_OVERFULL = 1.5  # … but enough for full batches, however slow the engine is
 LATE = 0.7  # of a burst's own time, over which its second half comes
 # of a burst's own time, until the next one: an engine that has become idle gets several prompts
 # at once, and computes them in steps of their own
@@ -107,8 +108,8 @@ def _burst(
 ) -> tuple[Sequence[tuple[int, int]], float]:
     """(prompt and answer of each request, seconds to serve them all).
 
-    Prompts have `least` tokens and a few more at least; there are as many requests as `most_s`
-    seconds are expected to suffice for, and one at least.
+    Prompts have `least` tokens and a few more at least. Of more requests than fill the batch there
+    are as many as `most_s` seconds are expected to suffice for.
     """
     longest = max(int(LONGEST_PROMPT * length) - least, SHORTEST + 1)
     answer = max(min(int(LONGEST_ANSWER * length), MOST_ANSWER), 2)
@@ -123,6 +124,7 @@ def _burst(
     chunk = int(min(num_tokens, max(prompts.mean(), SHORTEST)))
     prefill = model.mean_s(StepShape(0, 0, [(chunk, 0)], 1)) / chunk
     took = np.cumsum(prompts * prefill + answers * decode)
-    kept = max(int(np.searchsorted(took, most_s, side="right")), 1)
+    enough = min(int(LEAST_OVERFULL * num_rows) + 1, size)
+    kept = max(int(np.searchsorted(took, most_s, side="right")), enough)
     lengths = zip(prompts[:kept].tolist(), answers[:kept].tolist(), strict=True)
     return list(lengths), float(took[kept - 1])

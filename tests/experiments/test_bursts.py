@@ -34,3 +34,12 @@ def test_lengths_and_times_are_within_limits() -> None:
     assert min(r.num_output_tokens for r in requests) >= 1
     assert requests[-1].arrival_time < 30
     assert requests == list(burst_workload(MODEL, 256, 16, 1000, 10.0, seed=3).initial())
+
+
+def test_a_burst_fills_the_batch_however_slow_the_engine_is() -> None:
+    slow = Calibration(Prices({"step": 1.0, "decodes": 1.0}), Prices({}))
+    for model, size in ((MODEL, 48), (slow, 25)):
+        # recordings of a slow engine have a burst or two, each of another size
+        runs = [burst_workload(model, 256, 16, 1000, seconds=30.0, seed=i) for i in range(9)]
+        times = [Counter(request.arrival_time for request in run.initial()) for run in runs]
+        assert max(max(together.values()) for together in times) == (size + 1) // 2
