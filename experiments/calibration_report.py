@@ -19,7 +19,6 @@ MEANING = {
     "step": "every step",
     "decoding": "a step in which rows decode",
     "mixed": "a step with prompt chunks besides",
-    "cold": "a step that only decodes, after one with prompt chunks",
     "decodes": "a row that decodes",
     "decode_context": "a key that decodes read",
     "distinct_context": "a key that decodes read, once for all that share it",
@@ -32,6 +31,7 @@ MEANING = {
 CURVES = {
     "tokens": "a token",
     "decode_padding": "a key by which a decode is shorter than the longest",
+    "cold": "a prompt token of the step before one that only decodes",
 }
 
 

@@ -268,7 +268,7 @@ def median_steps(steps: Sequence[MeasuredStep], source: str = "grid") -> list[Me
     for step in steps:
         shape = step.shape
         counts = (shape.num_decodes, shape.decode_context, shape.num_samples)
-        contexts = (shape.longest_decode, shape.shared_context)
+        contexts = (shape.longest_decode, shape.shared_context, shape.prefill_tokens_before)
         key = (*counts, tuple(shape.prefills), shape.num_swap_blocks, *contexts)
         found.setdefault(key, []).append(step)
     return [_median_step(same, source) for same in found.values()]

@@ -29,8 +29,8 @@ class StepShape:
         shared_context: KV tokens that running requests hold in blocks which others of them hold as
             well, the first holder of each left out. Keys that rows share are read from memory once.
             0 where sharing is not counted (caches with windows).
-        follows_prefills: Whether the step before had `prefills`: a long step leaves little in a
-            device's caches of what decodes read in every step.
+        prefill_tokens_before: Query tokens of the `prefills` of the step before. A prompt leaves
+            little in a device's caches of what decodes read in every step.
     """
 
     num_decodes: int = 0
@@ -40,7 +40,7 @@ class StepShape:
     num_swap_blocks: int = 0
     longest_decode: int = 0
     shared_context: int = 0
-    follows_prefills: bool = False
+    prefill_tokens_before: int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -84,7 +84,7 @@ STEP_COLUMNS = (
     "num_swap_blocks",
     "longest_decode",
     "shared_context",
-    "follows_prefills",
+    "prefill_tokens_before",
     "seconds",
     "host_s",
     "source",
@@ -94,7 +94,7 @@ OPTIONAL_COLUMNS = {
     "num_swap_blocks": "0",
     "longest_decode": "0",
     "shared_context": "0",
-    "follows_prefills": "0",
+    "prefill_tokens_before": "0",
     "host_s": "0",
     "source": "",
     "pace": "0",
@@ -105,7 +105,7 @@ def step_row(step: MeasuredStep) -> list[str]:
     """The fields of `STEP_COLUMNS`; prompt chunks are written as "query@context query@context"."""
     shape = step.shape
     chunks = " ".join(f"{query}@{context}" for query, context in shape.prefills)
-    contexts = (shape.longest_decode, shape.shared_context, int(shape.follows_prefills))
+    contexts = (shape.longest_decode, shape.shared_context, shape.prefill_tokens_before)
     counts = (shape.num_samples, shape.num_swap_blocks, *contexts)
     times = (f"{step.seconds:.9g}", f"{step.host_s:.9g}")
     rest = (step.source, f"{step.pace:.6g}")
@@ -182,7 +182,7 @@ def _step(row: dict[str, str]) -> MeasuredStep:
         int(row["num_swap_blocks"]),
         int(row["longest_decode"]),
         int(row["shared_context"]),
-        bool(int(row["follows_prefills"])),
+        int(row["prefill_tokens_before"]),
     )
     times = (float(row["seconds"]), float(row["host_s"]))
     return MeasuredStep(shape, *times, row["source"], float(row["pace"]))

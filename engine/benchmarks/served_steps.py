@@ -124,5 +124,5 @@ def _copy(output: SchedulerOutput) -> StepShape:
         shape.num_swap_blocks,
         output.rows.longest_decode(),
         shape.shared_context,
-        shape.follows_prefills,
+        shape.prefill_tokens_before,
     )

@@ -64,7 +64,8 @@ def assemble_served(config: DictConfig) -> Assembly:
     """The parts of a simulated server; refuses what a run can simulate and a server cannot be.
 
     Raises:
-        ConfigError: Several replicas, an eviction policy that must know the future, a record.
+        ConfigError: Several replicas, an eviction policy that must know the future, prices of one
+            run.
     """
     assembly = Assembly.from_config(config)
     if assembly.cluster.replicas != 1 or assembly.cluster.lock_step:

@@ -5,6 +5,7 @@ by `fit`.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from simulator.calibration.terms import COUNTS, CURVED, Curve, Prices, counts, c
 from workbench.errors import ConfigError
 from workbench.step_profile import StepShape
 
-FORMAT = 6
+FORMAT = 7
 DIGITS = 6
 UNSEEN = 2.0
 LISTS = ("quantiles", "quantiles_of_prompts", "lasting")  # of jitter
@@ -55,7 +56,11 @@ class Calibration:
     _limits: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        limits = tuple(self.largest.get(name, 0.0) for name in (*COUNTS[1:], *CURVED))
+        limits = tuple(
+            # the step before was asked about its own prompts
+            math.inf if name == "cold" else self.largest.get(name, 0.0)
+            for name in (*COUNTS[1:], *CURVED)
+        )
         object.__setattr__(self, "_limits", limits)
 
     @property

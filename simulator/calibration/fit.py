@@ -39,7 +39,7 @@ FEWEST = 8  # steps
 ROUNDS = 16
 PACE_ROUNDS = 2
 OUTLIER = 1.5  # times the median error; further away a step counts in proportion less
-HOST_COUNTS = ("step", "cold", "decodes", "chunks", "samples")
+HOST_COUNTS = ("step", "decodes", "chunks", "samples")
 SMALLEST = 1e-12
 # where both have something to say of a step; a recording holds few large steps, the grid has them
 GRID_SAY = 0.25
@@ -213,6 +213,8 @@ def _prices_by_name(
         slopes = tuple(found[place : place + len(ends) - 1]) if ends else ()
         place += len(slopes)
         if any(slopes):
+            if name == "cold":  # larger prompts than any seen empty no cache twice
+                ends, slopes = (*ends, 2 * ends[-1]), (*slopes, 0.0)
             curves[name] = Curve(ends, slopes)
     return Prices({n: p for n, p in zip(names, found, strict=False) if p}, curves)
 

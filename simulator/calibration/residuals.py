@@ -21,7 +21,7 @@ def folds_of(steps: Sequence[MeasuredStep]) -> NDArray[np.int64]:
 def _key(shape: StepShape) -> tuple[Any, ...]:
     rows = (shape.num_decodes, tuple(shape.prefills), shape.num_samples, shape.num_swap_blocks)
     contexts = (shape.decode_context, shape.longest_decode, shape.shared_context)
-    return (*rows, *contexts, shape.follows_prefills)
+    return (*rows, *contexts, shape.prefill_tokens_before)
 
 
 def told(log_ratios: Array) -> dict[str, Any]:

@@ -23,7 +23,6 @@ COUNTS = (
     "step",  # 1
     "decoding",  # 1 where a row decodes: attention of decodes is a pass of its own
     "mixed",  # 1 where there are chunks as well
-    "cold",  # 1 where rows only decode, and the step before had chunks: caches hold little
     "decodes",  # rows of one token
     "decode_context",  # keys that they read
     "distinct_context",  # keys that they read, those that rows share counted once
@@ -36,11 +35,12 @@ COUNTS = (
 CURVED = (
     "tokens",  # of the step
     "decode_padding",  # keys that decodes would read besides if each were as long as the longest
+    "cold",  # prompt tokens of the step before one that only decodes: caches hold little
 )
 
 
 # of a curve's nodes: the first, and how many times the one before the next is
-NODES = {"tokens": (1.0, 2.0), "decode_padding": (256.0, 4.0)}
+NODES = {"tokens": (1.0, 2.0), "decode_padding": (256.0, 4.0), "cold": (16.0, 4.0)}
 
 
 def counts(shape: StepShape) -> tuple[float, ...]:
@@ -53,7 +53,6 @@ def counts(shape: StepShape) -> tuple[float, ...]:
         1.0,
         float(shape.num_decodes > 0),
         float(shape.num_decodes > 0 and len(shape.prefills) > 0),
-        float(shape.follows_prefills and not shape.prefills),
         float(shape.num_decodes),
         float(shape.decode_context),
         distinct_context(shape),
@@ -82,7 +81,8 @@ def distinct_context(shape: StepShape) -> float:
 def curved(shape: StepShape) -> tuple[float, ...]:
     """The values of `CURVED`."""
     padding = max(shape.num_decodes * shape.longest_decode - shape.decode_context, 0)
-    return float(shape.num_tokens), float(padding)
+    before = 0 if shape.prefills else shape.prefill_tokens_before
+    return float(shape.num_tokens), float(padding), float(before)
 
 
 def count_matrix(shapes: Sequence[StepShape]) -> Array:

@@ -17,10 +17,10 @@ STEPS = [
     MeasuredStep(StepShape(3, 120, [(64, 0), (17, 128)], 4), 0.0125, 0.0004, "run/0"),
     MeasuredStep(StepShape(1, 9, [], 1, num_swap_blocks=2, longest_decode=9), 0.003, source="grid"),
     MeasuredStep(StepShape(2, 90, [], 2, longest_decode=50, shared_context=32), 0.003, pace=2e-4),
-    MeasuredStep(StepShape(1, 9, [], 1, follows_prefills=True), 0.004),
+    MeasuredStep(StepShape(1, 9, [], 1, prefill_tokens_before=64), 0.004),
 ]
 COUNTS = "num_decodes,decode_context,prefills,num_samples,num_swap_blocks"
-HEAD = f"{COUNTS},longest_decode,shared_context,follows_prefills,seconds,host_s,source,pace"
+HEAD = f"{COUNTS},longest_decode,shared_context,prefill_tokens_before,seconds,host_s,source,pace"
 OLDER_HEAD = f"{COUNTS},seconds,host_s,source"
 
 

@@ -25,7 +25,7 @@ class CompletionPass:
         self._state = state
         self.num_executed_steps = 0
         self.last_prefill_step = -state.config.prefill_schedule_interval
-        self._last_had_prefills = False
+        self._last_prefill_tokens = 0
         self._plain_rows = NO_ROWS
         self._plain_rows_version = -1
 
@@ -61,7 +61,7 @@ class CompletionPass:
         cache = state.kv_cache_manager
         output.num_used_blocks = cache.num_used_blocks
         shape.shared_context = cache.num_shared_tokens
-        shape.follows_prefills = self._last_had_prefills
+        shape.prefill_tokens_before = self._last_prefill_tokens
         state.in_flight.append(step)
         self._count_step(batch, num_rows)
 
@@ -122,6 +122,6 @@ class CompletionPass:
     def _count_step(self, batch: Batch, num_rows: int) -> None:
         if num_rows:
             self.num_executed_steps += 1
-            self._last_had_prefills = bool(batch.output.shape.prefills)
+            self._last_prefill_tokens = sum(query for query, _ in batch.output.shape.prefills)
         if batch.prefill_continued or batch.prefill_admitted:
             self.last_prefill_step = self.num_executed_steps

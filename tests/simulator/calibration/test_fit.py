@@ -60,23 +60,26 @@ def test_uneven_contexts_have_a_price_where_they_cost_something() -> None:
 
 def test_decodes_after_prompts_find_caches_cold() -> None:
     def steps(price: float) -> list[MeasuredStep]:
-        rng, follows, found = np.random.default_rng(5), False, []
+        rng, before, found = np.random.default_rng(5), 0, []
         for number in range(400):
             shape = random_shape(rng)
-            shape.follows_prefills = follows
-            is_cold = follows and not shape.prefills
-            seconds = true_s(shape) + price * is_cold
+            shape.prefill_tokens_before = before
+            tokens = 0 if shape.prefills else min(before, 64)
+            seconds = true_s(shape) + price * tokens
             found.append(MeasuredStep(shape, seconds, HOST_S, f"run/{number % 4}"))
-            follows = bool(shape.prefills)
+            before = sum(query for query, _ in shape.prefills)
         return found
 
-    cold, warm = fit(steps(4e-4)), fit(steps(0.0))
-    assert cold.device.seconds["cold"] == pytest.approx(4e-4, rel=0.1)
-    assert warm.device.seconds.get("cold", 0.0) < 2e-5
-    for prefills, extra in (([], 4e-4), ([(30, 0)], 0.0)):
+    cold, warm = fit(steps(8e-6)), fit(steps(0.0))
+    unpriced = warm.device.curves.get("cold")
+    assert unpriced is None or unpriced(300) < 2e-5
+    for prefills, before, extra in (([], 40, 32e-5), ([], 300, 51e-5), ([(30, 0)], 300, 0.0)):
         shape = StepShape(4, 800, prefills, 4)
-        after = replace(shape, follows_prefills=True)
-        assert cold.typical_s(after) - cold.typical_s(shape) == pytest.approx(extra, rel=0.1)
+        after = replace(shape, prefill_tokens_before=before)
+        found = cold.typical_s(after) - cold.typical_s(shape)
+        assert found == pytest.approx(extra, rel=0.15)
+    far, seen = (StepShape(4, 800, [], 4, prefill_tokens_before=n) for n in (9999, 400))
+    assert cold.typical_s(far) == pytest.approx(cold.typical_s(seen), rel=0.02)
 
 
 def test_keys_that_rows_share_have_a_price_of_their_own() -> None:

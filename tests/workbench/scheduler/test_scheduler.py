@@ -206,30 +206,30 @@ def test_an_answer_in_flight_at_a_preemption_is_delivered_once() -> None:
     assert [len(r.token_times) for r in requests] == [12, 12, 12]
 
 
-def test_a_step_knows_whether_the_one_before_had_prompts() -> None:
+def test_a_step_knows_the_prompt_tokens_of_the_one_before() -> None:
     scheduler = make_scheduler(max_num_batched_tokens=8)
     add(scheduler, Request("a", 12, 4), Request("b", 3, 9))
     shapes = [output.shape for output in run(scheduler)]
     assert [bool(shape.prefills) for shape in shapes[:4]] == [True, True, False, False]
-    assert not shapes[0].follows_prefills
+    assert [shape.prefill_tokens_before for shape in shapes[:4]] == [0, 8, 7, 0]
     for before, after in pairwise(shapes):
-        assert after.follows_prefills == bool(before.prefills)
+        assert after.prefill_tokens_before == sum(query for query, _ in before.prefills)
 
 
 def test_steps_that_are_run_ahead_follow_steps_without_prompts() -> None:
     scheduler = make_scheduler()
     add(scheduler, Request("a", 12, 40))
-    assert not step(scheduler).shape.follows_prefills
-    asked: list[bool] = []
+    assert not step(scheduler).shape.prefill_tokens_before
+    asked: list[int] = []
 
     def step_time(shape: StepShape) -> float:
-        asked.append(shape.follows_prefills)
+        asked.append(shape.prefill_tokens_before)
         return 1.0
 
     assert scheduler.decode_ahead(0.0, 9.0, step_time) is None
-    assert step(scheduler).shape.follows_prefills
+    assert step(scheduler).shape.prefill_tokens_before == 12
     ahead = scheduler.decode_ahead(0.0, 9.0, step_time)
     assert ahead is not None
     assert len(ahead.starts) == 9
     assert not any(asked)
-    assert not step(scheduler).shape.follows_prefills
+    assert not step(scheduler).shape.prefill_tokens_before
