@@ -58,7 +58,7 @@ def burst_workload(
     ids = count()
     now = 0.0
     while now < seconds and len(requests) < MOST_REQUESTS:
-        for size in rng.permutation(levels).tolist():
+        for size in _order(levels, rng, is_first=not requests):
             shared = _shared_blocks(length, block_size, rng, ids)
             least = len(shared) * block_size
             limits = (num_tokens, num_rows, length)
@@ -77,6 +77,12 @@ def burst_sizes(num_rows: int) -> list[int]:
     """1, 2, 4 … up to more than there are rows."""
     sizes = [2**i for i in range(num_rows.bit_length()) if 2**i < num_rows]
     return [*sizes, num_rows, OVERFULL * num_rows]
+
+
+def _order(sizes: Sequence[int], rng: np.random.Generator, is_first: bool) -> list[int]:
+    """By chance; at first the largest, as there may be time for one only, and it ends as others."""
+    order: list[int] = rng.permutation(sizes).tolist()
+    return sorted(order, key=lambda size: size != max(sizes)) if is_first else order
 
 
 def _arrivals(took: float, size: int, rng: np.random.Generator) -> list[float]:

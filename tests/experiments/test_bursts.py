@@ -15,13 +15,17 @@ def test_bursts_reach_every_size_of_batch() -> None:
 
 
 def test_some_bursts_begin_with_the_same_text() -> None:
-    requests = list(burst_workload(MODEL, 256, 16, 1000, 20.0, seed=3, block_size=16).initial())
-    assert all(len(r.hash_ids or ()) == r.num_prompt_tokens // 16 for r in requests)
-    first = Counter(r.hash_ids[0] for r in requests if r.hash_ids)
-    sharing = sum(number for number in first.values() if number > 1)
-    assert 0.2 < sharing / len(requests) < 0.8
-    last = [r.hash_ids[-1] for r in requests if r.hash_ids and len(r.hash_ids) > 20]
-    assert len(last) == len(set(last))
+    sharing = number = 0
+    for seed in range(12):
+        workload = burst_workload(MODEL, 256, 16, 1000, 20.0, seed=seed, block_size=16)
+        requests = list(workload.initial())
+        assert all(len(r.hash_ids or ()) == r.num_prompt_tokens // 16 for r in requests)
+        first = Counter(r.hash_ids[0] for r in requests if r.hash_ids)
+        sharing += sum(found for found in first.values() if found > 1)
+        number += len(requests)
+        last = [r.hash_ids[-1] for r in requests if r.hash_ids and len(r.hash_ids) > 20]
+        assert len(last) == len(set(last))
+    assert 0.3 < sharing / number < 0.7
     alone = list(burst_workload(MODEL, 256, 16, 40, 20.0, seed=3, block_size=16).initial())
     assert max(Counter(r.hash_ids[:1] for r in alone if r.hash_ids).values()) == 1
 
@@ -38,8 +42,8 @@ def test_lengths_and_times_are_within_limits() -> None:
 
 def test_a_burst_fills_the_batch_however_slow_the_engine_is() -> None:
     slow = Calibration(Prices({"step": 1.0, "decodes": 1.0}), Prices({}))
-    for model, size in ((MODEL, 48), (slow, 25)):
-        # recordings of a slow engine have a burst or two, each of another size
-        runs = [burst_workload(model, 256, 16, 1000, seconds=30.0, seed=i) for i in range(9)]
-        times = [Counter(request.arrival_time for request in run.initial()) for run in runs]
-        assert max(max(together.values()) for together in times) == (size + 1) // 2
+    for model in (MODEL, slow):
+        for seed in range(9):
+            requests = burst_workload(model, 256, 16, 1000, seconds=9.0, seed=seed).initial()
+            at_once = sum(request.arrival_time == 0.0 for request in requests)
+            assert at_once >= 13  # half of a burst that is more than full
