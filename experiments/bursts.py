@@ -81,8 +81,9 @@ def burst_sizes(num_rows: int) -> list[int]:
 
 def _order(sizes: Sequence[int], rng: np.random.Generator, is_first: bool) -> list[int]:
     """By chance; at first the largest, as there may be time for one only, and it ends as others."""
-    order: list[int] = rng.permutation(sizes).tolist()
-    return sorted(order, key=lambda size: size != max(sizes)) if is_first else order
+    *smaller, largest = sizes
+    first = [largest] if is_first else []
+    return [*first, *rng.permutation(smaller if is_first else sizes).tolist()]
 
 
 def _arrivals(took: float, size: int, rng: np.random.Generator) -> list[float]:
@@ -119,8 +120,9 @@ def _burst(
     """
     longest = max(int(LONGEST_PROMPT * length) - least, SHORTEST + 1)
     answer = max(min(int(LONGEST_ANSWER * length), MOST_ANSWER), 2)
-    own = rng.uniform(SHORTEST, longest, size)
-    if rng.random() >= EVEN_LENGTHS:
+    if rng.random() < EVEN_LENGTHS:
+        own = rng.uniform(SHORTEST, longest, size)
+    else:
         own = np.exp(rng.uniform(np.log(SHORTEST), np.log(longest), size))
     prompts = least + own.astype(int)
     answers = rng.integers(min(4, answer - 1), answer + 1, size)

@@ -29,8 +29,8 @@ class StepShape:
         shared_context: KV tokens that running requests hold in blocks which others of them hold as
             well, the first holder of each left out. Keys that rows share are read from memory once.
             0 where sharing is not counted (caches with windows).
-        prefill_tokens_before: Query tokens of the `prefills` of the step before. A prompt leaves
-            little in a device's caches of what decodes read in every step.
+        prefill_tokens_before: Prompt tokens of the step before. A prompt leaves little in a
+            device's caches of what decodes read in every step.
     """
 
     num_decodes: int = 0

@@ -116,13 +116,6 @@ def serve(
 
 def _copy(output: SchedulerOutput) -> StepShape:
     shape = output.shape
-    return StepShape(
-        shape.num_decodes,
-        shape.decode_context,
-        list(shape.prefills),
-        shape.num_samples,
-        shape.num_swap_blocks,
-        output.rows.longest_decode(),
-        shape.shared_context,
-        shape.prefill_tokens_before,
+    return replace(
+        shape, prefills=list(shape.prefills), longest_decode=output.rows.longest_decode()
     )

@@ -15,7 +15,7 @@ import numpy as np
 
 from simulator.calibration.jitter import LASTING, LEVELS, Jitter
 from simulator.calibration.machine_pace import MachinePace
-from simulator.calibration.terms import COUNTS, CURVED, Curve, Prices, counts, curved
+from simulator.calibration.terms import COUNTS, CURVED, LEVELS_OFF, Curve, Prices, counts, curved
 from workbench.errors import ConfigError
 from workbench.step_profile import StepShape
 
@@ -57,8 +57,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         limits = tuple(
-            # the step before was asked about its own prompts
-            math.inf if name == "cold" else self.largest.get(name, 0.0)
+            math.inf if name in LEVELS_OFF else self.largest.get(name, 0.0)
             for name in (*COUNTS[1:], *CURVED)
         )
         object.__setattr__(self, "_limits", limits)

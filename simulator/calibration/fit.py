@@ -22,6 +22,7 @@ from simulator.calibration.residuals import FOLDS, folds_of, told
 from simulator.calibration.terms import (
     COUNTS,
     CURVED,
+    LEVELS_OFF,
     Curve,
     Prices,
     count_matrix,
@@ -213,7 +214,7 @@ def _prices_by_name(
         slopes = tuple(found[place : place + len(ends) - 1]) if ends else ()
         place += len(slopes)
         if any(slopes):
-            if name == "cold":  # larger prompts than any seen empty no cache twice
+            if name in LEVELS_OFF:
                 ends, slopes = (*ends, 2 * ends[-1]), (*slopes, 0.0)
             curves[name] = Curve(ends, slopes)
     return Prices({n: p for n, p in zip(names, found, strict=False) if p}, curves)

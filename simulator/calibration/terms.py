@@ -37,6 +37,7 @@ CURVED = (
     "decode_padding",  # keys that decodes would read besides if each were as long as the longest
     "cold",  # prompt tokens of the step before one that only decodes: caches hold little
 )
+LEVELS_OFF = ("cold",)  # behind the largest measured value: caches can be no emptier
 
 
 # of a curve's nodes: the first, and how many times the one before the next is

@@ -122,6 +122,6 @@ class CompletionPass:
     def _count_step(self, batch: Batch, num_rows: int) -> None:
         if num_rows:
             self.num_executed_steps += 1
-            self._last_prefill_tokens = sum(query for query, _ in batch.output.shape.prefills)
+            self._last_prefill_tokens = batch.output.num_prefill_tokens
         if batch.prefill_continued or batch.prefill_admitted:
             self.last_prefill_step = self.num_executed_steps

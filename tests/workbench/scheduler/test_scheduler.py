@@ -209,11 +209,12 @@ def test_an_answer_in_flight_at_a_preemption_is_delivered_once() -> None:
 def test_a_step_knows_the_prompt_tokens_of_the_one_before() -> None:
     scheduler = make_scheduler(max_num_batched_tokens=8)
     add(scheduler, Request("a", 12, 4), Request("b", 3, 9))
-    shapes = [output.shape for output in run(scheduler)]
+    outputs = run(scheduler)
+    shapes = [output.shape for output in outputs]
     assert [bool(shape.prefills) for shape in shapes[:4]] == [True, True, False, False]
     assert [shape.prefill_tokens_before for shape in shapes[:4]] == [0, 8, 7, 0]
-    for before, after in pairwise(shapes):
-        assert after.prefill_tokens_before == sum(query for query, _ in before.prefills)
+    for before, after in pairwise(outputs):
+        assert after.shape.prefill_tokens_before == before.num_prefill_tokens
 
 
 def test_steps_that_are_run_ahead_follow_steps_without_prompts() -> None:
