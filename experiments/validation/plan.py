@@ -12,14 +12,18 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.assemble import part
+from experiments.budget import scheduler_config
 from experiments.run import compose_config
 from experiments.validation.settings import ValidateSettings
+from workbench.config import SchedulerConfig
 from workbench.errors import ConfigError
 
 # what a validation decides itself
 OWN = ("backend=", "cost_model=", "cost_model.", "variant=")
 QUIET = ("charts=false", "timeline=false", "progress=false")
 AT_ONCE = 1e6  # rate_scale of a burst
+BURSTS = 3  # that tell the capacity …
+BATCHES = 6  # … each of so many full batches
 FEWEST = 12  # requests of a run
 
 
@@ -69,12 +73,13 @@ class Plan:
                 for policy in settings.policies:
                     yield Case(float(load), policy, repeat)
 
-    def capacity_run(self) -> DictConfig:
-        """The engine with requests enough to be busy for a while, all at once."""
-        return self._compose(
-            self._settings.policies[0],
-            ["backend=engine", f"workload.rate_scale={AT_ONCE}", "workload.num_requests=48"],
-        )
+    def capacity_runs(self) -> list[DictConfig]:
+        """The engine with requests enough to be full for a while, all at once; a few times."""
+        policy = self._settings.policies[0]
+        rows = self._scheduler(policy).max_num_seqs
+        burst = [f"workload.rate_scale={AT_ONCE}", f"workload.num_requests={BATCHES * rows}"]
+        seeds = range(self.seed, self.seed + BURSTS)
+        return [self._compose(policy, ["backend=engine", *burst, f"seed={s}"]) for s in seeds]
 
     def calibration_config(self) -> DictConfig:
         """The engine with the largest budget that a policy asks for.
@@ -93,16 +98,12 @@ class Plan:
 
     def _budgets(self) -> dict[str, int]:
         """Tokens of a step that each policy asks for."""
-        from experiments.budget import scheduler_config
+        return {p: self._scheduler(p).max_num_batched_tokens for p in self._settings.policies}
 
-        budgets = {}
-        for policy in self._settings.policies:
-            config = self._compose(policy, ["backend=engine"])
-            scheduler = scheduler_config(
-                config, part(config, "model"), part(config, "batch_policy")
-            )
-            budgets[policy] = scheduler.max_num_batched_tokens
-        return budgets
+    def _scheduler(self, policy: str) -> SchedulerConfig:
+        """The limits of the engine's steps under a policy."""
+        config = self._compose(policy, ["backend=engine"])
+        return scheduler_config(config, part(config, "model"), part(config, "batch_policy"))
 
     def on_engine(self, case: Case, capacity: float) -> DictConfig:
         """The config of a run on the engine; `capacity` in requests a second."""

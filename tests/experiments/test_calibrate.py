@@ -5,6 +5,7 @@ import json
 from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -202,6 +203,29 @@ def test_a_calibration_records_with_the_budget_of_every_policy(tmp_path: Path) -
     assert "Prefill" not in config.batch_policy._target_  # which would refuse the small one
 
 
+def test_one_slow_burst_does_not_make_the_capacity(
+    model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int, int]] = []
+
+    def serve(folder: Path, config: Any, *rest: object) -> SimpleNamespace:
+        number = int(folder.name)
+        workload = config.workload
+        seen.append((number, config.seed, workload.num_requests))
+        assert workload.rate_scale == 1e6  # all at once
+        duration_s = (2.0, 8.0, 2.5)[number]  # the second in a slow moment
+        return SimpleNamespace(
+            summary={"finished": workload.num_requests, "duration_s": duration_s}
+        )
+
+    monkeypatch.setattr(runs, "run_on_engine", serve)
+    settings = ValidateSettings()
+    plan = Plan([*model, *LIMITS, "workload=validation", "seed=7"], settings)
+    with SteadyCpus(0) as cpus:
+        assert validation._capacity(plan, tmp_path, settings, cpus) == 24 / 2.5
+    assert seen == [(0, 7, 24), (1, 8, 24), (2, 9, 24)]  # six times as many as there are rows
+
+
 def test_rounds_of_the_calibration_stand_between_the_runs(
     calibrated: Path, model: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +240,7 @@ def test_rounds_of_the_calibration_stand_between_the_runs(
         replace(known, facts=facts).save(folder / "calibration.json")
 
     monkeypatch.setattr(validation, "calibrate", calibrate_more)
-    monkeypatch.setattr(validation, "_capacity", lambda plan, folder: 10.0)
+    monkeypatch.setattr(validation, "_capacity", lambda *given: 10.0)
     monkeypatch.setattr(
         runs, "run_on_engine", lambda folder, *rest: seen.append(folder.parent.name)
     )
