@@ -3,7 +3,6 @@
 Everything comes from the designed runs of `probes`; no request of a validated workload is used.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,7 @@ from experiments.live_vllm.errors import ServerError
 from experiments.live_vllm.front_end import FrontEnd, samples
 from experiments.live_vllm.probes import WARM_UP, probes
 from experiments.live_vllm.requests import FIRST_TOKEN, of_probe
-from experiments.live_vllm.session import LiveSession, Served
+from experiments.live_vllm.session import Served, Session
 from simulator.calibration import Calibration, fit
 from workbench.step_profile import MeasuredStep
 
@@ -47,7 +46,7 @@ class LiveCalibrator:
         seed: Of lengths and tokens.
     """
 
-    def __init__(self, session: LiveSession, vocab_size: int, seed: int) -> None:
+    def __init__(self, session: Session, vocab_size: int, seed: int) -> None:
         self._session, self._seed = session, seed
         self._tokens = WorkloadTokens(vocab_size - FIRST_TOKEN, seed)
         self._rounds: dict[int, list[tuple[str, Served]]] = {}
@@ -68,7 +67,6 @@ class LiveCalibrator:
         Raises:
             ServerError: A request failed, or the server decides otherwise than the workbench.
         """
-        started = time.monotonic()
         phases: list[tuple[str, Served]] = []
         server = self._session.settings
         planned = probes(server.scheduler, number, self._seed, server.cache.block_size)
@@ -79,10 +77,10 @@ class LiveCalibrator:
             served = self._session.serve(items, probe.source)
             _check_decisions(served, probe.source)
             phases.append((probe.kind, served))
+            self._seconds += served.seconds
             if on_probe is not None:
                 on_probe(done, len(planned))
         self._rounds[number] = phases
-        self._seconds += time.monotonic() - started
         return _others(phases)
 
     def result(self, facts: Mapping[str, Any] | None = None) -> LiveCalibration:

@@ -138,7 +138,6 @@ def capacity(
 def compare(
     name: str,
     share: float,
-    rate: float,
     parts: Sequence[Served],
     settings: ServerSettings,
     calibration: LiveCalibration,
@@ -164,7 +163,7 @@ def compare(
     others = [served.others for served in parts if served.others is not None]
     return LoadResult(
         name,
-        rate,
+        _rate(parts),
         share,
         measured,
         simulated,
@@ -176,6 +175,12 @@ def compare(
         next(filter(None, differences), None),
         max(others, default=None),
     )
+
+
+def _rate(parts: Sequence[Served]) -> float:
+    """Requests a second that were sent, the time between parts not counted."""
+    times = [list(served.sent_at.values()) for served in parts]
+    return sum(len(sent) - 1 for sent in times) / sum(max(sent) - min(sent) for sent in times)
 
 
 def _measured(served: Served) -> Side:

@@ -1,19 +1,28 @@
-"""A live server under observation: requests go in, answers and the server's own steps come out.
+"""A server under observation: requests go in, answers and the server's own steps come out.
 
 Knows that a phase (requests that are sent together) ends with an idle server, so that its steps can
-be told from those of the next one.
+be told from those of the next one. The server is a live one, or the recording of one.
 """
 
 import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from experiments.live_vllm.client import Answer, CompletionClient
 from experiments.live_vllm.errors import ServerError
+from experiments.live_vllm.recording import (
+    Head,
+    RecordingWriter,
+    SeenPhase,
+    rounded,
+    rounded_pace,
+)
 from experiments.live_vllm.replay import ReplayedPhase, ServerSettings, StepReplay
 from experiments.live_vllm.requests import asks
 from experiments.live_vllm.server import is_healthy
@@ -50,7 +59,76 @@ class Served:
         return {answer.request_id: answer.sent_at for answer in self.answers}
 
 
-class LiveSession:
+class Session(ABC):
+    """What a validation asks of a server.
+
+    Attributes:
+        told: The server's settings, as its recorder tells them.
+        settings: Those of them that decide.
+        events: Of all phases so far.
+        salt: Of tokens, beside the seed: a server that has run before must not know the prompts.
+        machine: Facts of the machine and the date, where they are not those of now.
+    """
+
+    def __init__(
+        self, told: Mapping[str, Any], salt: int = 0, machine: Mapping[str, Any] | None = None
+    ) -> None:
+        self.told, self.settings = told, ServerSettings.of(told)
+        self.salt, self.machine = salt, machine or {}
+        self.events: list[Event] = []
+        self._replay = StepReplay(self.settings)
+
+    @abstractmethod
+    def serve(
+        self,
+        items: Sequence[WorkloadRequest],
+        source: str,
+        on_end: Callable[[], None] | None = None,
+    ) -> Served:
+        """Send the requests at their times, and wait until all have been answered.
+
+        Args:
+            items: The requests.
+            source: The name of the phase.
+            on_end: Called when a request has ended.
+
+        Raises:
+            ServerError: One was not answered in full.
+        """
+
+    def record_into(self, file: Path, words: Sequence[str], machine: Mapping[str, Any]) -> None:
+        """Write down what is measured from now on, here nothing.
+
+        Args:
+            file: Where to.
+            words: What to type for the same validation.
+            machine: Facts of the machine and the date.
+        """
+        return
+
+    def _replayed(
+        self,
+        items: Sequence[WorkloadRequest],
+        source: str,
+        answers: Sequence[Answer],
+        events: Sequence[Event],
+    ) -> ReplayedPhase:
+        self.events += events
+        by_id = {item.request_id: item for item in items}
+        return self._replay.phase(events, by_id, _origin(answers), source)
+
+
+def _origin(answers: Sequence[Answer]) -> float:
+    return min(answer.sent_at for answer in answers)
+
+
+def tell_paces(phase: ReplayedPhase, paces: Sequence[float]) -> None:
+    """Each step the machine's pace around it."""
+    pairs = zip(phase.steps, paces, strict=True)
+    phase.steps = [replace(step, pace=pace) for step, pace in pairs]
+
+
+class LiveSession(Session):
     """Talks to one server and reads its record.
 
     Args:
@@ -61,6 +139,7 @@ class LiveSession:
         from_start: Whether the server has served nobody yet.
         why_dead: What to add where it has stopped answering.
         cpu_s: CPU seconds of the server so far, or None where they are not known.
+        salt: See the base class.
 
     Raises:
         ServerError: It does not answer, or its record is none.
@@ -75,17 +154,21 @@ class LiveSession:
         from_start: bool = True,
         why_dead: Callable[[], str] = str,
         cpu_s: Callable[[], float | None] = lambda: None,
+        salt: int = 0,
     ) -> None:
         if not is_healthy(url):
             raise ServerError(f"no server answers at {url}/health: start one, or name its vllm.url")
         self._record = StepRecord(record, from_start=from_start)
-        self.settings = ServerSettings.of(self._record.settings)
-        self.told = self._record.settings
-        self.events: list[Event] = []
-        self._replay = StepReplay(self.settings)
+        super().__init__(self._record.settings, salt)
         self._client = CompletionClient(url, model or first_model(url), timeout_s)
         self._url, self._why_dead, self._cpu_s = url, why_dead, cpu_s
         self._paces = PaceLog(pace_files(record))
+        self._writer: RecordingWriter | None = None
+
+    def record_into(self, file: Path, words: Sequence[str], machine: Mapping[str, Any]) -> None:
+        """Write down every phase from now on."""
+        self.machine = machine
+        self._writer = RecordingWriter(file, Head(words, self.told, machine, self.salt))
 
     def serve(
         self,
@@ -93,11 +176,7 @@ class LiveSession:
         source: str,
         on_end: Callable[[], None] | None = None,
     ) -> Served:
-        """Send the requests at their times, and wait until all have been answered.
-
-        Raises:
-            ServerError: One was not answered in full.
-        """
+        """See the base class."""
         watch, before, start = MachineWatch(), self._cpu_s(), time.monotonic()
         answers = self._client.answers(asks(items), on_end)
         others, after, seconds = watch.others(), self._cpu_s(), time.monotonic() - start
@@ -106,19 +185,24 @@ class LiveSession:
         else:
             others = None
         self._check(answers, source)
-        by_id = {item.request_id: item for item in items}
-        origin = min(answer.sent_at for answer in answers)
-        phase = self._replay.phase(self._settled_events(), by_id, origin, source)
-        self._tell_paces(phase, origin)
+        answers = [_rounded(answer) for answer in answers]
+        events = self._settled_events()
+        phase = self._replayed(items, source, answers, events)
+        paces = self._paces_of(phase, _origin(answers))
+        tell_paces(phase, paces)
+        seconds = time.monotonic() - start
+        if self._writer is not None:
+            self._writer.add(SeenPhase(source, answers, events, paces, others, seconds))
         return Served(items, answers, phase, others, seconds)
 
-    def _tell_paces(self, phase: ReplayedPhase, origin: float) -> None:
+    def _paces_of(self, phase: ReplayedPhase, origin: float) -> list[float]:
         """The machine's pace around the middle of each step, where the server's workers tell it."""
-        starts = phase.log.start_s
-        phase.steps = [
-            replace(step, pace=self._paces.near(origin + start + step.seconds / 2))
-            for step, start in zip(phase.steps, starts.tolist(), strict=True)
-        ]
+        starts = phase.log.start_s.tolist()
+        middles = (
+            origin + start + step.seconds / 2
+            for step, start in zip(phase.steps, starts, strict=True)
+        )
+        return [rounded_pace(self._paces.near(at)) for at in middles]
 
     def _check(self, answers: Sequence[Answer], source: str) -> None:
         failed = [answer for answer in answers if answer.error is not None]
@@ -141,8 +225,13 @@ class LiveSession:
                 )
             time.sleep(POLL_S)
             found += self._record.new_events()
-        self.events += found
         return found
+
+
+def _rounded(answer: Answer) -> Answer:
+    """As a recording has it, so that what is simulated from one is the same."""
+    times = [rounded(at) for at in answer.token_times]
+    return replace(answer, sent_at=rounded(answer.sent_at), token_times=times)
 
 
 def first_model(url: str) -> str:

@@ -1,5 +1,6 @@
 """Settings of a validation against a live server. Knows limits, and how a server is started."""
 
+import json
 import os
 import shlex
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from experiments.live_vllm.server import Launch
 from workbench.config import at_least, check_types
 from workbench.errors import ConfigError
 
+PLACES = ("python", "url", "steps", "recorded", "port")
 KV_SPACE = "VLLM_CPU_KVCACHE_SPACE"  # GiB; a GPU's server does not look at it
 
 
@@ -21,6 +23,7 @@ class VllmSettings:
         python: A Python with vLLM, with which a server is started.
         url: Of a server that runs, instead.
         steps: The step record that the server at `url` writes.
+        recorded: A recording of an earlier validation, to be simulated again, without a server.
         model: What to serve, a folder or a name; None: a small Llama with random weights.
         served_model_name: The name that requests ask for; None: the first that the server has.
         vocab_size: Token ids of prompts are below it.
@@ -46,6 +49,7 @@ class VllmSettings:
     python: str | None = None
     url: str | None = None
     steps: str | None = None
+    recorded: str | None = None
     model: str | None = None
     served_model_name: str | None = None
     vocab_size: int = ModelSizes.vocab_size
@@ -61,7 +65,7 @@ class VllmSettings:
     low: float = 0.4
     medium: float = 0.7
     overload: float = 2.0
-    parts: int = 3
+    parts: int = 6
     rounds: int = 2
     tries: int = 3
     disturbed: float = 0.15
@@ -80,10 +84,11 @@ class VllmSettings:
         at_least(self, 0.01, "low", "medium", "overload")
         if self.port > 65535:
             raise ConfigError(f"port={self.port} must be at most 65535")
-        if (self.python is None) == (self.url is None):
+        if sum(place is not None for place in (self.python, self.url, self.recorded)) != 1:
             raise ConfigError(
-                "python and url: give one of them, vllm.python=PYTHON of an environment with vLLM,"
-                " or vllm.url=http://… of a server that runs"
+                "python, url and recorded: give one of them, vllm.python=PYTHON of an environment"
+                " with vLLM, vllm.url=http://… of a server that runs, or vllm.recorded=FILE of an"
+                " earlier validation"
             )
         if self.url is not None and self.steps is None:
             raise ConfigError(
@@ -95,6 +100,15 @@ class VllmSettings:
     def loads(self) -> dict[str, float]:
         """Shares of what the server can do, by name."""
         return {"low": self.low, "medium": self.medium, "overload": self.overload}
+
+    def words(self) -> list[str]:
+        """What to type for the same validation, but for where the server is."""
+        named = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+        return [
+            f"vllm.{name}={json.dumps(value)}"
+            for name, value in named
+            if value is not None and name not in PLACES
+        ]
 
     def launch(self, folder: Path) -> Launch:
         """How to start the server; a random model is written below `folder`."""

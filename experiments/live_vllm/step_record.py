@@ -7,7 +7,7 @@ how vLLM names a request that a client has named. Times are those of CLOCK_MONOT
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ class StepRecord:
 def events_of(lines: Iterable[str], path: Path) -> list[Event]:
     """The events of some lines. Raises ServerError on one that is none."""
     try:
-        return [_event(*json.loads(line)) for line in lines]
+        return [event_of(*json.loads(line)) for line in lines]
     except (ValueError, TypeError, KeyError) as error:
         raise ServerError(
             f"{path} holds a line that is no event of a step record ({error}): the recorder and"
@@ -115,7 +115,8 @@ def events_of(lines: Iterable[str], path: Path) -> list[Event]:
         ) from None
 
 
-def _event(kind: str, *values: Any) -> Event:
+def event_of(kind: str, *values: Any) -> Event:
+    """The event of a line's values. Raises ValueError, TypeError where they are none."""
     if kind == "add":
         at, name, *lengths = values
         return Add(at, client_name(name), *lengths)
@@ -126,6 +127,11 @@ def _event(kind: str, *values: Any) -> Event:
     if kind == "update":
         return Update(*values)
     raise ValueError(f"unknown event {kind!r}")
+
+
+def line_of(event: Event) -> list[Any]:
+    """The values of which `event_of` makes the same event."""
+    return [type(event).__name__.lower(), *astuple(event)]
 
 
 def pace_files(record: Path) -> list[Path]:

@@ -5,7 +5,6 @@ Knows the order and the files that are left.
 
 import itertools
 import platform
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from experiments.live_vllm.iteration_log import (
 )
 from experiments.live_vllm.report import GOALS, Findings, is_met, percent, write_report
 from experiments.live_vllm.requests import at_rate, parts_of, shapes_of
-from experiments.live_vllm.session import LiveSession, Served
+from experiments.live_vllm.session import Served, Session
 from experiments.live_vllm.settings import VllmSettings
 from experiments.progress import progress_bar
 from experiments.provenance import Stopwatch, code_revision, provenance
@@ -52,10 +51,8 @@ class Validation:
         self._workload, self._progress = workload, progress
         self._watch = Stopwatch()
         self._num_sent = 0
-        # a server that has run before must not know the prompts
-        self._salt = time.time_ns() % 2**32 if settings.url else 0
 
-    def run(self, session: LiveSession, log: Path | None, command: str) -> bool:
+    def run(self, session: Session, log: Path | None, command: str) -> bool:
         """Measure, simulate and report; whether all goals are met.
 
         Args:
@@ -64,7 +61,7 @@ class Validation:
             command: What was typed.
         """
         items = shapes_of(self._workload, session.settings.scheduler.max_model_len or 0)
-        calibrator = LiveCalibrator(session, self._settings.vocab_size, self._seed + self._salt)
+        calibrator = LiveCalibrator(session, self._settings.vocab_size, self._seed + session.salt)
         self._calibrate(calibrator, 0)
         most = capacity(items, session.settings, calibrator.result().steps)
         self._say(f"the server can do {most:.2f} requests/s")
@@ -72,7 +69,7 @@ class Validation:
         calibration = calibrator.result(self._facts(session))
         self._write_calibration(calibration)
         loads = [
-            self._compare(number, name, share, share * most, served[name], session, calibration)
+            self._compare(number, name, share, served[name], session, calibration)
             for number, (name, share) in enumerate(self._settings.loads.items())
         ]
         agrees = _log_agrees(log, session)
@@ -83,7 +80,7 @@ class Validation:
 
     def _serve_all(
         self,
-        session: LiveSession,
+        session: Session,
         calibrator: LiveCalibrator,
         items: Sequence[WorkloadRequest],
         most: float,
@@ -131,14 +128,14 @@ class Validation:
         write_steps(self._folder / "calibration_steps.csv", calibration.measured)
 
     def _serve(
-        self, session: LiveSession, part: Sequence[WorkloadRequest], name: str, rate: float
+        self, session: Session, part: Sequence[WorkloadRequest], name: str, rate: float
     ) -> Served:
         """Send a part, and again where others used the machine; the least disturbed time counts."""
         best: Served | None = None
         for attempt in range(self._settings.tries):
             source = name if not attempt else f"{name}.again{attempt}"
             self._num_sent += 1
-            seed = self._seed + self._salt + self._num_sent
+            seed = self._seed + session.salt + self._num_sent
             items = at_rate(part, rate, source, self._settings.vocab_size, seed)
             served = self._send(session, items, source, rate)
             if best is None or (served.others or 0.0) < (best.others or 0.0):
@@ -149,7 +146,7 @@ class Validation:
         return best
 
     def _send(
-        self, session: LiveSession, items: Sequence[WorkloadRequest], source: str, rate: float
+        self, session: Session, items: Sequence[WorkloadRequest], source: str, rate: float
     ) -> Served:
         self._say(f"{source}: {len(items)} requests at {rate:.2f} a second")
         with progress_bar(enabled=self._progress, activity=source) as progress:
@@ -166,13 +163,12 @@ class Validation:
         number: int,
         name: str,
         share: float,
-        rate: float,
         served: Sequence[Served],
-        session: LiveSession,
+        session: Session,
         calibration: LiveCalibration,
     ) -> LoadResult:
         draws = range(number * self._settings.draws, (number + 1) * self._settings.draws)
-        result = compare(name, share, rate, served, session.settings, calibration, draws)
+        result = compare(name, share, served, session.settings, calibration, draws)
         self._write_side(name, "measured", result.measured)
         self._write_side(name, "simulated", result.simulated)
         told = ", ".join(f"{what} {percent(result.errors[key])}" for key, what, _ in GOALS)
@@ -201,14 +197,21 @@ class Validation:
         }
         write_json(self._folder / "summary.json", json_safe(summary))
 
-    def _facts(self, session: LiveSession) -> Mapping[str, Any]:
+    def _facts(self, session: Session) -> Mapping[str, Any]:
         origin = provenance(revision=code_revision(), stopwatch=self._watch, seed=self._seed)
-        names = ("revision", "started_at", "cpu", "cpus_usable", "python", "seed", "wall_s")
+        here = {name: origin[name] for name in ("revision", "seed", "wall_s")}
         server = {f"server {name}": value for name, value in session.told.items()}
-        return {name: origin[name] for name in names} | {"platform": platform.platform()} | server
+        return here | dict(session.machine or machine_of_now()) | server
 
 
-def _log_agrees(log: Path | None, session: LiveSession) -> float | None:
+def machine_of_now() -> dict[str, Any]:
+    """What a measurement's date and machine are."""
+    origin = provenance(revision=None, stopwatch=Stopwatch(), seed=0)
+    names = ("started_at", "cpu", "cpus_usable", "python")
+    return {name: origin[name] for name in names} | {"platform": platform.platform()}
+
+
+def _log_agrees(log: Path | None, session: Session) -> float | None:
     if log is None:
         return None
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()

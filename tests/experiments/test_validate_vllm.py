@@ -1,6 +1,7 @@
 """The whole command with a small server in vLLM's place, and what it says to bad input."""
 
 import json
+import lzma
 import socket
 import subprocess
 import sys
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from experiments.live_vllm.checkpoint import ModelSizes, write_checkpoint
+from experiments.live_vllm.client import Answer
 from experiments.live_vllm.errors import ServerError
+from experiments.live_vllm.recording import Head, RecordingWriter, SeenPhase
 from experiments.live_vllm.server import Launch, VllmServer, session_cpu_s
 from experiments.live_vllm.settings import VllmSettings
 from experiments.validate_vllm import main
@@ -64,6 +67,56 @@ def test_the_whole_command(fake_python, tmp_path, capsys):
         assert (out / name).exists()
     assert (out / "low" / "measured_requests.parquet").exists()
     assert "steps decided alike" in capsys.readouterr().out
+    check_again(out, tmp_path / "again")
+
+
+def check_again(out, again):
+    """A recording, compressed or not, says what the run has said."""
+    recording = out / "recording.jsonl"
+    packed = recording.with_name("recording.jsonl.xz")
+    packed.write_bytes(lzma.compress(recording.read_bytes()))
+    for file in (recording, packed):
+        assert main([f"vllm.recorded={file}", f"hydra.run.dir={again}", "progress=false"]) == 0
+        for name in ("errors.json", "front_end.json", "calibration_steps.csv"):
+            assert (again / name).read_text() == (out / name).read_text()
+        told, before = (json.loads((f / "summary.json").read_text())["facts"] for f in (again, out))
+        del told["wall_s"], before["wall_s"]
+        assert told == before
+    assert not (again / "recording.jsonl").exists()  # nothing was measured
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["workload.num_requests=9"], "workload.num_requests=9 is what the recording has it to be"),
+        (["vllm.python=python"], "beside vllm.recorded give only vllm.draws, progress, hydra"),
+        (["vllm.recorded=nowhere.jsonl"], "nowhere.jsonl cannot be read"),
+        (["vllm.recorded=pyproject.toml"], "pyproject.toml is no recording"),
+    ],
+)
+def test_what_is_no_recording_is_named(tmp_path, capsys, change, message):
+    file = tmp_path / "recording.jsonl"
+    RecordingWriter(file, Head(SMALL, fake_server.SETTINGS))
+    arguments = [f"vllm.recorded={file}", f"hydra.run.dir={tmp_path}/out", *change]
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+
+
+def test_a_recording_that_was_cut_off(tmp_path, capsys):
+    file = tmp_path / "recording.jsonl"
+    writer = RecordingWriter(file, Head(SMALL, fake_server.SETTINGS))
+    arguments = [f"vllm.recorded={file}", f"hydra.run.dir={tmp_path}/out"]
+    assert main(arguments) == 1
+    assert "ends before warm/0: it was cut off" in capsys.readouterr().err
+    answer = Answer("stranger-0", 1.0, [1.5])
+    writer.add(SeenPhase("other", [answer], [], [], None, 0.5))
+    assert main(arguments) == 1
+    assert "has the 1 requests stranger-0 … of other where" in capsys.readouterr().err
+    file.write_text(file.read_text()[:-20])
+    assert main(arguments) == 2
+    assert "is cut off or damaged" in capsys.readouterr().err
 
 
 def test_the_server_does_not_outlive_the_command(fake_python, tmp_path):
@@ -153,7 +206,7 @@ def test_a_server_is_stopped_with_all_its_processes(fake_python, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "vllm.python and url: give one of them"),
+        ([], "vllm.python, url and recorded: give one of them"),
         (["vllm.url=http://x"], "vllm.steps is not set"),
         (["vllm.python=p", "vllm.url=u", "vllm.steps=s"], "give one of them"),
         (["vllm.python=p", "vllm.port=70000"], "vllm.port=70000 must be at most 65535"),

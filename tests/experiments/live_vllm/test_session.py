@@ -90,7 +90,7 @@ def test_calibration_and_comparison(engine):
         ]
     assert calibration.num_equal == calibration.num_steps > len(calibration.measured) > 100
     assert calibration.steps.facts["date"] == "today"
-    result = compare("load", 1.0, most, served, session.settings, calibration, range(2))
+    result = compare("load", 1.0, served, session.settings, calibration, range(2))
     assert result.num_equal == result.num_steps
     assert result.errors["requests_matched"] == 8
     assert result.errors["finished_only_measured"] == 0
@@ -110,7 +110,7 @@ def test_calibration_and_comparison(engine):
             slow = at_its_pace(part, steps, 0).step_time(shape)
             assert slow == pytest.approx(factor * steps.mean_s(shape))
     slow = compare(
-        "load", 1.0, most, served, session.settings, replace(calibration, steps=steps), range(2)
+        "load", 1.0, served, session.settings, replace(calibration, steps=steps), range(2)
     )
     assert slow.is_probed
     assert slow.errors == result.errors
