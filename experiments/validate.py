@@ -22,6 +22,7 @@ from typing import Any
 from experiments.calibrate import FILE, calibrate, num_cpus
 from experiments.calibration_session import CalibrateSettings
 from experiments.own_settings import part_command_line
+from experiments.prediction_interval import reached_level
 from experiments.program import run_program
 from experiments.provenance import Stopwatch, provenance
 from experiments.run_folder import write_json
@@ -86,7 +87,7 @@ def validate(
         "errors_of_means_at_its_speed": errors_of_means(cases, AT_ITS_SPEED),
         "rankings": rankings(cases),
         "rankings_at_its_speed": rankings(cases, AT_ITS_SPEED),
-        "coverage": coverage(cases) | {"level": settings.level},
+        "coverage": coverage(cases) | {"level": reached_level(settings.level, settings.runs)},
         "cases": cases,
     }
     write_report(folder, result, Calibration.load(file))

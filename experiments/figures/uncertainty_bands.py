@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.figures import style
+from experiments.prediction_interval import prediction_interval
 from workbench.metrics import RequestColumns
 
 PANELS = {"ttft_s": "TTFT", "tpot_s": "TPOT", "e2e_s": "E2E"}
@@ -19,7 +20,7 @@ SHARES = np.linspace(0.005, 0.995, 199)
 @style.styled
 def latency_bands(runs: Sequence[RequestColumns], level: float) -> Figure:
     """Bands of the distributions of TTFT, TPOT and E2E; the line is the middle run."""
-    note = f"{100 * level:.0f} % of {len(runs)} simulations with errors drawn lie in the band"
+    note = f"{100 * level:.0f} % bands from {len(runs)} simulations with errors drawn"
     figure, axes = style.panels("How sure the latencies are", 1, 3, height=3.0, note=note)
     for ax, (name, heading) in zip(axes.flat, PANELS.items(), strict=True):
         ax.set_title(heading)
@@ -34,8 +35,8 @@ def _band(ax: Axes, runs: Sequence[np.ndarray], level: float) -> None:
         style.no_data(ax)
         return
     curves = np.array([np.quantile(run, SHARES) for run in known])
-    tail = (1.0 - level) / 2.0
-    low, middle, high = np.quantile(curves, (tail, 0.5, 1.0 - tail), axis=0)
+    low, high = prediction_interval(curves, level)
+    middle = np.median(curves, axis=0)
     factor, unit = style.latency_unit(float(np.median(middle)))
     shares = 100 * SHARES
     ax.fill_betweenx(shares, low * factor, high * factor, color=style.SKY, alpha=0.5, lw=0)

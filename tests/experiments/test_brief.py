@@ -31,7 +31,7 @@ def test_intervals_stand_beside_their_numbers_in_the_same_unit() -> None:
     assert lines[0].endswith(" 3")
     assert " 980 ms " in lines[1]
     assert lines[1].endswith("[900, 1,250]")
-    assert lines[2].strip() == "[low, high]: 90 % of 20 simulations with errors drawn"
+    assert lines[2].strip() == "[low, high]: 90 % intervals, from 20 simulations with errors drawn"
 
 
 def test_without_intervals_there_is_no_word_of_them() -> None:
