@@ -198,7 +198,8 @@ def _case(
     configs = [plan.simulated(case, capacity, blocks, file, speed, draw) for draw in draws]
     corrected = runs.predict(place, AT_ITS_SPEED, configs, measured)
     assembly = Assembly.from_config(plan.simulated(case, capacity, blocks, file))
-    drawn = summaries(assembly, drawn_runs(assembly, settings.runs, plan.seed))
+    # each case with errors of its own: of one set that were all large, no case would be outside
+    drawn = summaries(assembly, drawn_runs(assembly, settings.runs, plan.seed + number))
     identity = {
         "load": case.load,
         "policy": case.policy,
