@@ -39,7 +39,7 @@ def brief(summary: Mapping[str, Any]) -> str:
         lines.append(line.rstrip())
     if "uncertainty_level" in summary:
         level, runs = summary["uncertainty_level"], summary["uncertainty_runs"]
-        told = f"{100 * level:.0f} % intervals, from {runs} simulations with errors drawn"
+        told = f"{100 * level:.3g} % intervals, from {runs} simulations with errors drawn"
         lines.append(f"  [low, high]: {told}")
     return "\n".join(lines)
 

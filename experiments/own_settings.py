@@ -63,3 +63,9 @@ def read_value(argument: str, text: str) -> Any:
     except yaml.YAMLError:
         raise ConfigError(f"{argument}: the value cannot be read") from None
     return tuple(value) if isinstance(value, list) else value
+
+
+def written_value(value: Any) -> str:
+    """The text that `read_value` understands so."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=float("inf"))
+    return text.removesuffix("\n...\n").rstrip("\n")

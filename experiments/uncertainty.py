@@ -44,7 +44,7 @@ class Uncertainty:
 
     Attributes:
         runs: Simulations with errors drawn; from 19 on they can tell an interval of 0.9.
-        level: Of the interval: 0.9 leaves out a twentieth at either end.
+        level: Of the interval: how probable it is that one more draw lies within.
         model_error: Of a whole run, relative standard deviation, beside what a calibration knows;
             needed with a cost model that was not calibrated.
     """

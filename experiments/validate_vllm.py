@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from experiments.live_vllm.errors import ServerError
 from experiments.live_vllm.settings import VllmSettings
-from experiments.own_settings import part_command_line
+from experiments.own_settings import part_command_line, read_value
 from experiments.program import run_program
 from workbench.errors import ConfigError
 
@@ -65,11 +65,16 @@ def _validate(argv: Sequence[str]) -> int:
     run_settings(config)
     workload = part(config, "workload")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / DONE).unlink(missing_ok=True)
     with _session(settings, folder) as (session, log):
         from experiments.live_vllm.recording import FILE
         from experiments.live_vllm.validation import Validation, machine_of_now
 
+        if session.again is not None and (folder / FILE).exists():
+            raise ConfigError(
+                f"hydra.run.dir={folder} has a recording of its own, whose results would be lost:"
+                " choose another folder"
+            )
+        (folder / DONE).unlink(missing_ok=True)
         session.record_into(folder / FILE, [*settings.words(), *overrides], machine_of_now())
         validation = Validation(settings, workload, folder, config.seed, config.progress)
         command = shlex.join(["python", "-m", "experiments.validate_vllm", *argv])
@@ -96,13 +101,14 @@ def _with_recorded(argv: Sequence[str]) -> list[str]:
         return list(argv)
     from experiments.live_vllm.recording import read_head
 
-    fixed = [name for name in given if name not in ("vllm.recorded", *AGAIN)]
+    fixed = [word for word in argv if word.partition("=")[0] not in ("vllm.recorded", *AGAIN)]
     if fixed:
         raise ConfigError(
-            f"{fixed[0]}={given[fixed[0]]} is what the recording has it to be: beside vllm.recorded"
-            f" give only {', '.join(AGAIN)}"
+            f"{fixed[0]} is what the recording has it to be: beside vllm.recorded give only"
+            f" {', '.join(AGAIN)}"
         )
-    words = read_head(Path(given["vllm.recorded"])).words
+    place = given["vllm.recorded"]
+    words = read_head(Path(str(read_value(f"vllm.recorded={place}", place)))).words
     return [*(word for word in words if word.partition("=")[0] not in given), *argv]
 
 

@@ -20,7 +20,7 @@ SHARES = np.linspace(0.005, 0.995, 199)
 @style.styled
 def latency_bands(runs: Sequence[RequestColumns], level: float) -> Figure:
     """Bands of the distributions of TTFT, TPOT and E2E; the line is the middle run."""
-    note = f"{100 * level:.0f} % bands from {len(runs)} simulations with errors drawn"
+    note = f"{100 * level:.3g} % bands from {len(runs)} simulations with errors drawn"
     figure, axes = style.panels("How sure the latencies are", 1, 3, height=3.0, note=note)
     for ax, (name, heading) in zip(axes.flat, PANELS.items(), strict=True):
         ax.set_title(heading)

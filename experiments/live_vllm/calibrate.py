@@ -116,11 +116,7 @@ def _others(phases: list[tuple[str, Served]]) -> float | None:
 def _check_decisions(served: Served, source: str) -> None:
     found = served.phase.difference
     if found is not None:
-        raise ServerError(
-            f"step {found.step} of {source} was decided otherwise than here: {found.what},"
-            f" vLLM {str(found.vllm)[:200]}, workbench {str(found.workbench)[:200]}; the server"
-            " uses a rule that the workbench does not have"
-        )
+        raise ServerError(f"{found.told(source)}; one of the two has a rule that the other has not")
 
 
 def _front_end(phases: list[tuple[str, Served]]) -> FrontEnd:

@@ -2,12 +2,13 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import chain, islice, repeat
 from pathlib import Path
 
 from experiments.live_vllm.errors import ServerError
-from experiments.live_vllm.recording import SeenPhase, read_recording
+from experiments.live_vllm.recording import SeenPhase, digest, read_recording
 from experiments.live_vllm.session import Served, Session, tell_paces
+from experiments.live_vllm.step_record import Add
+from workbench.errors import ConfigError
 from workbench.workload.base import WorkloadRequest
 
 
@@ -23,7 +24,12 @@ class RecordedSession(Session):
 
     def __init__(self, file: Path) -> None:
         head, phases = read_recording(file)
-        super().__init__(head.told, head.salt, head.machine)
+        try:
+            super().__init__(head.told, head.salt, head.machine, again=file.name)
+        except (KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{file}: its server's settings lack {error}: record it again"
+            ) from None
         self._file, self._phases = file, deque(phases)
 
     def serve(
@@ -39,8 +45,9 @@ class RecordedSession(Session):
         """
         seen = self._next(items, source)
         phase = self._replayed(items, source, seen.answers, seen.events)
-        # this scheduler may have found more or fewer steps alike than the one that recorded
-        tell_paces(phase, list(islice(chain(seen.paces, repeat(0.0)), len(phase.steps))))
+        if len(seen.paces) < len(phase.steps):
+            raise ServerError(f"{self._file}: {source} has more steps than paces: record it again")
+        tell_paces(phase, seen.paces[: len(phase.steps)])
         if on_end is not None:
             for _ in seen.answers:
                 on_end()
@@ -50,12 +57,17 @@ class RecordedSession(Session):
         if not self._phases:
             raise ServerError(f"{self._file} ends before {source}: it was cut off")
         seen = self._phases.popleft()
-        theirs = [answer.request_id for answer in seen.answers]
-        ours = [item.request_id for item in items]
-        if theirs != ours:
+        adds = {event.request_id: event for event in seen.events if isinstance(event, Add)}
+        theirs = {
+            answer.request_id: (add.num_prompt_tokens, add.max_tokens)
+            for answer in seen.answers
+            if (add := adds.get(answer.request_id)) is not None
+        }
+        ours = {item.request_id: (item.num_prompt_tokens, item.num_output_tokens) for item in items}
+        if theirs != ours or seen.source != source or seen.prompts != digest(items):
             raise ServerError(
-                f"{self._file} has the {len(theirs)} requests {theirs[0]} … of {seen.source} where"
-                f" the {len(ours)} requests {ours[0]} … of {source} come now: this version plans a"
+                f"{self._file} has {len(seen.answers)} requests of {seen.source} where {len(items)}"
+                f" of {source} come now, or others with their names: this version plans a"
                 " validation otherwise than the one that recorded it"
             )
         return seen

@@ -5,18 +5,21 @@ phase with what the client saw and what the server's recorder noted. A name that
 compressed. Times are those of CLOCK_MONOTONIC, kept to the microsecond for clients.
 """
 
-import io
+import hashlib
 import json
 import lzma
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from experiments.live_vllm.client import Answer
 from experiments.live_vllm.step_record import Event, event_of, line_of
 from workbench.errors import ConfigError
+from workbench.workload.base import WorkloadRequest
 
 FILE = "recording.jsonl"
 FORMAT = 1
@@ -47,7 +50,8 @@ class SeenPhase:
 
     Attributes:
         source: Its name.
-        answers: What the client saw; all in full, otherwise the validation had ended.
+        prompts: See `digest`.
+        answers: What the client saw; every request was answered in full.
         events: What the server's recorder noted.
         paces: Of each step: seconds that fixed work took around it, 0 where that is not known.
         others: CPUs that others used; None: not known.
@@ -55,6 +59,7 @@ class SeenPhase:
     """
 
     source: str
+    prompts: str
     answers: Sequence[Answer]
     events: Sequence[Event]
     paces: Sequence[float]
@@ -87,8 +92,7 @@ def read_head(file: Path) -> Head:
     Raises:
         ConfigError: There is no such file, or it is no recording.
     """
-    with _opened(file) as source:
-        return _head_in(file, source.readline())
+    return _head_in(file, next(_lines(file), ""))
 
 
 def read_recording(file: Path) -> tuple[Head, list[SeenPhase]]:
@@ -97,14 +101,20 @@ def read_recording(file: Path) -> tuple[Head, list[SeenPhase]]:
     Raises:
         ConfigError: There is no such file, it is no recording, or a line of it is none.
     """
-    with _opened(file) as source:
-        head = _head_in(file, source.readline())
-        try:
-            return head, [_phase_in(json.loads(line)) for line in source]
-        except (ValueError, TypeError, KeyError, EOFError, lzma.LZMAError) as error:
-            raise ConfigError(
-                f"{file} is cut off or damaged ({type(error).__name__}): record it again"
-            ) from None
+    lines = _lines(file)
+    head = _head_in(file, next(lines, ""))
+    try:
+        return head, [_phase_in(json.loads(line)) for line in lines]
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(file, error) from None
+
+
+def digest(items: Sequence[WorkloadRequest]) -> str:
+    """By which the prompts of a phase are known again, token by token."""
+    found = hashlib.sha256()
+    for item in items:
+        found.update(np.asarray(item.prompt_token_ids or (), dtype=np.int64).tobytes() + b"|")
+    return found.hexdigest()[:16]
 
 
 def rounded(seconds: float) -> float:
@@ -117,21 +127,31 @@ def rounded_pace(seconds: float) -> float:
     return float(f"{seconds:.{DIGITS}g}")
 
 
-def _opened(file: Path) -> IO[str]:
+def _lines(file: Path) -> Iterator[str]:
+    """The lines of a recording, unpacked where it is packed. Raises ConfigError."""
+    opened = lzma.open if file.suffix == ".xz" else open
     try:
-        if file.suffix == ".xz":
-            return io.TextIOWrapper(lzma.open(file), encoding="utf-8")
-        return file.open(encoding="utf-8")
+        with opened(file, "rt", encoding="utf-8") as source:
+            yield from source
     except OSError as error:
         raise ConfigError(f"{file} cannot be read ({error.strerror}): name a {FILE}") from None
+    except (UnicodeDecodeError, EOFError, lzma.LZMAError) as error:
+        raise _damaged(file, error) from None
+
+
+def _damaged(file: Path, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{file} is no {FILE}, or cut off or damaged ({type(error).__name__}): record it again"
+    )
 
 
 def _head_in(file: Path, line: str) -> Head:
     try:
         values = json.loads(line)
-        if values.pop("format") != FORMAT:
+        if values.pop("format") != FORMAT or not values["told"]:
             raise ValueError
-        return Head(**values)
+        words = [str(word) for word in values.pop("words")]
+        return Head(words, dict(values.pop("told")), dict(values.pop("machine")), **values)
     except (ValueError, TypeError, KeyError, AttributeError):
         raise ConfigError(
             f"{file} is no recording of a validation of format {FORMAT}: name a {FILE} that"
@@ -146,6 +166,7 @@ def _write(out: IO[str], values: Mapping[str, Any]) -> None:
 def _phase_out(phase: SeenPhase) -> dict[str, Any]:
     return {
         "source": phase.source,
+        "prompts": phase.prompts,
         "others": phase.others,
         "seconds": phase.seconds,
         "paces": list(phase.paces),
@@ -155,13 +176,15 @@ def _phase_out(phase: SeenPhase) -> dict[str, Any]:
 
 
 def _phase_in(values: Mapping[str, Any]) -> SeenPhase:
+    others = values["others"]
     return SeenPhase(
         values["source"],
+        values["prompts"],
         [_answer_in(*answer) for answer in values["answers"]],
         [event_of(*event) for event in values["events"]],
-        values["paces"],
-        values["others"],
-        values["seconds"],
+        [float(pace) for pace in values["paces"]],
+        None if others is None else float(others),
+        float(values["seconds"]),
     )
 
 

@@ -62,6 +62,13 @@ class Difference:
     vllm: Any
     workbench: Any
 
+    def told(self, source: str) -> str:
+        """In words; `source` is the phase."""
+        return (
+            f"step {self.step} of {source} was decided otherwise than here: {self.what}, vLLM"
+            f" {str(self.vllm)[:200]}, workbench {str(self.workbench)[:200]}"
+        )
+
 
 @dataclass(slots=True)
 class ReplayedPhase:
@@ -103,7 +110,7 @@ class StepReplay:
         self._scheduler = Scheduler(settings.scheduler, settings.cache, settings.num_blocks)
         self._factory = RequestFactory(settings.cache)
         self._num_requests = 0
-        self._has_diverged = False
+        self._diverged: str | None = None
 
     def phase(
         self,
@@ -117,8 +124,8 @@ class StepReplay:
         Raises:
             ServerError: A request is none of `items`, or an earlier phase was decided differently.
         """
-        if self._has_diverged:
-            raise ServerError("an earlier phase was decided differently: nothing can follow it")
+        if self._diverged is not None:
+            raise ServerError(f"{self._diverged}; nothing can be replayed after that")
         phase = ReplayedPhase()
         in_flight: list[tuple[Schedule, SchedulerOutput]] = []
         free_at: float | None = None  # when the step before was done, while requests were left
@@ -137,7 +144,8 @@ class StepReplay:
                 seconds = max(event.end - begin, 1e-9)
                 phase.steps.append(MeasuredStep(output.shape, seconds, source=source))
                 _log(phase.log, begin - origin, seconds, output)
-        self._has_diverged = phase.difference is not None
+        if phase.difference is not None:
+            self._diverged = phase.difference.told(source)
         return phase
 
     def _add(self, phase: ReplayedPhase, event: Add, items: Mapping[str, WorkloadRequest]) -> None:

@@ -20,6 +20,7 @@ from experiments.live_vllm.recording import (
     Head,
     RecordingWriter,
     SeenPhase,
+    digest,
     rounded,
     rounded_pace,
 )
@@ -67,14 +68,19 @@ class Session(ABC):
         settings: Those of them that decide.
         events: Of all phases so far.
         salt: Of tokens, beside the seed: a server that has run before must not know the prompts.
-        machine: Facts of the machine and the date, where they are not those of now.
+        machine: Facts of the machine, the code and the date, where they are not those of now.
+        again: The recording that is simulated again; None: a server is asked.
     """
 
     def __init__(
-        self, told: Mapping[str, Any], salt: int = 0, machine: Mapping[str, Any] | None = None
+        self,
+        told: Mapping[str, Any],
+        salt: int = 0,
+        machine: Mapping[str, Any] | None = None,
+        again: str | None = None,
     ) -> None:
         self.told, self.settings = told, ServerSettings.of(told)
-        self.salt, self.machine = salt, machine or {}
+        self.salt, self.machine, self.again = salt, machine or {}, again
         self.events: list[Event] = []
         self._replay = StepReplay(self.settings)
 
@@ -192,7 +198,8 @@ class LiveSession(Session):
         tell_paces(phase, paces)
         seconds = time.monotonic() - start
         if self._writer is not None:
-            self._writer.add(SeenPhase(source, answers, events, paces, others, seconds))
+            seen = SeenPhase(source, digest(items), answers, events, paces, others, seconds)
+            self._writer.add(seen)
         return Served(items, answers, phase, others, seconds)
 
     def _paces_of(self, phase: ReplayedPhase, origin: float) -> list[float]:

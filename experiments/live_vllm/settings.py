@@ -1,6 +1,5 @@
 """Settings of a validation against a live server. Knows limits, and how a server is started."""
 
-import json
 import os
 import shlex
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from experiments.live_vllm.checkpoint import ModelSizes, write_checkpoint
 from experiments.live_vllm.server import Launch
+from experiments.own_settings import written_value
 from workbench.config import at_least, check_types
 from workbench.errors import ConfigError
 
@@ -103,12 +103,8 @@ class VllmSettings:
 
     def words(self) -> list[str]:
         """What to type for the same validation, but for where the server is."""
-        named = ((name, getattr(self, name)) for name in self.__dataclass_fields__)
-        return [
-            f"vllm.{name}={json.dumps(value)}"
-            for name, value in named
-            if value is not None and name not in PLACES
-        ]
+        names = [name for name in self.__dataclass_fields__ if name not in PLACES]
+        return [f"vllm.{name}={written_value(getattr(self, name))}" for name in names]
 
     def launch(self, folder: Path) -> Launch:
         """How to start the server; a random model is written below `folder`."""

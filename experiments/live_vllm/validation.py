@@ -198,16 +198,19 @@ class Validation:
         write_json(self._folder / "summary.json", json_safe(summary))
 
     def _facts(self, session: Session) -> Mapping[str, Any]:
-        origin = provenance(revision=code_revision(), stopwatch=self._watch, seed=self._seed)
-        here = {name: origin[name] for name in ("revision", "seed", "wall_s")}
         server = {f"server {name}": value for name, value in session.told.items()}
-        return here | dict(session.machine or machine_of_now()) | server
+        facts = dict(session.machine or machine_of_now()) | {"seed": self._seed}
+        if session.again is None:
+            facts["wall_s"] = self._watch.wall_s()
+        else:
+            facts["simulated again"] = f"{session.again} at revision {code_revision()}"
+        return facts | server
 
 
 def machine_of_now() -> dict[str, Any]:
-    """What a measurement's date and machine are."""
-    origin = provenance(revision=None, stopwatch=Stopwatch(), seed=0)
-    names = ("started_at", "cpu", "cpus_usable", "python")
+    """What a measurement's code, date and machine are."""
+    origin = provenance(revision=code_revision(), stopwatch=Stopwatch(), seed=0)
+    names = ("revision", "started_at", "cpu", "cpus_usable", "python")
     return {name: origin[name] for name in names} | {"platform": platform.platform()}
 
 

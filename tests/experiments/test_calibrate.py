@@ -14,6 +14,7 @@ from experiments import validate as validation
 from experiments.calibrate import main as calibrate
 from experiments.calibration_session import CalibrateSettings, median_steps
 from experiments.steady_cpus import SteadyCpus
+from experiments.uncertainty import drawn_runs
 from experiments.validate import main as validate
 from experiments.validation import runs
 from experiments.validation.plan import Plan
@@ -165,8 +166,19 @@ VALIDATE = [
 
 
 def test_a_validation_compares_both_worlds(
-    calibrated: Path, model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    calibrated: Path,
+    model: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    seeds: list[int] = []
+
+    def draw(assembly: Any, runs: int, seed: int) -> Any:
+        seeds.append(seed)
+        return drawn_runs(assembly, runs, seed)
+
+    monkeypatch.setattr(validation, "drawn_runs", draw)
     file = calibrated / "calibration.json"
     argv = [*model, *LIMITS, *VALIDATE, f"validate.calibration={file}", f"hydra.run.dir={tmp_path}"]
     assert validate(argv) == 0
@@ -179,6 +191,8 @@ def test_a_validation_compares_both_worlds(
         assert case["errors"]["requests_matched"] == case["engine"]["requests"]
         assert case["engine"]["prefix_hit_rate"] is not None
         assert set(case["bands"]["ttft_s_mean"]) == {"low", "high", "measured", "inside"}
+    assert len(set(seeds)) == len(seeds) == 4  # each band from errors of its own
+    assert result["coverage"]["level"] == 0.5  # of three runs
     assert result["rankings"]
     page = (tmp_path / "report.html").read_text()
     assert "Ranking of the policies" in page

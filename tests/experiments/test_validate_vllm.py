@@ -5,6 +5,7 @@ import lzma
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from experiments.live_vllm.errors import ServerError
 from experiments.live_vllm.recording import Head, RecordingWriter, SeenPhase
 from experiments.live_vllm.server import Launch, VllmServer, session_cpu_s
 from experiments.live_vllm.settings import VllmSettings
+from experiments.own_settings import part_command_line
 from experiments.validate_vllm import main
 from tests.experiments.live_vllm import fake_server
 from workbench.errors import ConfigError
@@ -68,6 +70,7 @@ def test_the_whole_command(fake_python, tmp_path, capsys):
     assert (out / "low" / "measured_requests.parquet").exists()
     assert "steps decided alike" in capsys.readouterr().out
     check_again(out, tmp_path / "again")
+    check_difference(out, tmp_path / "changed", capsys)
 
 
 def check_again(out, again):
@@ -80,9 +83,39 @@ def check_again(out, again):
         for name in ("errors.json", "front_end.json", "calibration_steps.csv"):
             assert (again / name).read_text() == (out / name).read_text()
         told, before = (json.loads((f / "summary.json").read_text())["facts"] for f in (again, out))
-        del told["wall_s"], before["wall_s"]
+        assert told.pop("simulated again").startswith(f"{file.name} at revision ")
+        assert before.pop("wall_s") > 0
         assert told == before
     assert not (again / "recording.jsonl").exists()  # nothing was measured
+
+
+def check_difference(out, again, capsys):
+    """A step that is decided otherwise now ends the command, which names it."""
+    head, *lines = (out / "recording.jsonl").read_text().splitlines()
+    place = next(i for i, line in enumerate(lines) if '"source":"low.1"' in line)
+    phase = json.loads(lines[place])
+    third = [event for event in phase["events"] if event[0] == "schedule"][2]
+    third[6] -= 1  # free blocks
+    lines[place] = json.dumps(phase)
+    again.mkdir()
+    (again / "report.html").write_text("of another run")
+    (again / "changed.jsonl").write_text("\n".join([head, *lines]) + "\n")
+    words = [f"vllm.recorded={again}/changed.jsonl", f"hydra.run.dir={again}", "progress=false"]
+    assert main(words) == 1
+    assert "step 2 of low.1 was decided otherwise than here: used blocks" in capsys.readouterr().err
+    assert main([f"vllm.recorded={out}/recording.jsonl", f"hydra.run.dir={out}"]) == 2
+    assert "has a recording of its own" in capsys.readouterr().err
+    assert (out / "report.html").exists()
+
+
+def test_words_are_read_as_they_were_meant():
+    settings = VllmSettings(
+        python="p", dtype=None, disturbed=1e-5, arguments="--a b: 'c' --d=1e3", enforce_eager=False
+    )
+    words = [f"vllm.recorded={__file__}", *settings.words()]
+    again, _, rest = part_command_line(words, "vllm", VllmSettings)
+    assert replace(again, recorded=None, python="p") == settings
+    assert rest == []
 
 
 @pytest.mark.parametrize(
@@ -90,6 +123,7 @@ def check_again(out, again):
     [
         (["workload.num_requests=9"], "workload.num_requests=9 is what the recording has it to be"),
         (["vllm.python=python"], "beside vllm.recorded give only vllm.draws, progress, hydra"),
+        (["quickly"], "quickly is what the recording has it to be"),
         (["vllm.recorded=nowhere.jsonl"], "nowhere.jsonl cannot be read"),
         (["vllm.recorded=pyproject.toml"], "pyproject.toml is no recording"),
     ],
@@ -111,12 +145,12 @@ def test_a_recording_that_was_cut_off(tmp_path, capsys):
     assert main(arguments) == 1
     assert "ends before warm/0: it was cut off" in capsys.readouterr().err
     answer = Answer("stranger-0", 1.0, [1.5])
-    writer.add(SeenPhase("other", [answer], [], [], None, 0.5))
+    writer.add(SeenPhase("other", "", [answer], [], [], None, 0.5))
     assert main(arguments) == 1
-    assert "has the 1 requests stranger-0 … of other where" in capsys.readouterr().err
+    assert "has 1 requests of other where 4 of warm/0 come now" in capsys.readouterr().err
     file.write_text(file.read_text()[:-20])
     assert main(arguments) == 2
-    assert "is cut off or damaged" in capsys.readouterr().err
+    assert "cut off or damaged (JSONDecodeError)" in capsys.readouterr().err
 
 
 def test_the_server_does_not_outlive_the_command(fake_python, tmp_path):

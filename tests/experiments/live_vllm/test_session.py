@@ -72,7 +72,10 @@ def test_a_step_that_was_decided_otherwise_is_found(engine):
         assert served.phase.difference.step == served.phase.num_equal == 3
         assert served.phase.difference.what.startswith("rows")
         assert served.phase.num_steps > 4
-        with pytest.raises(ServerError, match="decided differently"):
+        with pytest.raises(
+            ServerError,
+            match="step 3 of a was decided otherwise than here: rows",
+        ):
             session.serve(at_rate(ITEMS, 1e4, "b", 500, seed=4), "b")
 
 
