@@ -69,13 +69,14 @@ def _validate(argv: Sequence[str]) -> int:
         from experiments.live_vllm.recording import FILE
         from experiments.live_vllm.validation import Validation, machine_of_now
 
-        if session.again is not None and (folder / FILE).exists():
+        if session.recording is None:
+            session.record_into(folder / FILE, [*settings.words(), *overrides], machine_of_now())
+        elif (folder / FILE).exists():
             raise ConfigError(
                 f"hydra.run.dir={folder} has a recording of its own, whose results would be lost:"
                 " choose another folder"
             )
         (folder / DONE).unlink(missing_ok=True)
-        session.record_into(folder / FILE, [*settings.words(), *overrides], machine_of_now())
         validation = Validation(settings, workload, folder, config.seed, config.progress)
         command = shlex.join(["python", "-m", "experiments.validate_vllm", *argv])
         is_met = validation.run(session, log, command)

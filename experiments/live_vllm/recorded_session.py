@@ -6,7 +6,8 @@ from pathlib import Path
 
 from experiments.live_vllm.errors import ServerError
 from experiments.live_vllm.recording import SeenPhase, digest, read_recording
-from experiments.live_vllm.session import Served, Session, tell_paces
+from experiments.live_vllm.replay import ReplayedPhase
+from experiments.live_vllm.session import Session
 from experiments.live_vllm.step_record import Add
 from workbench.errors import ConfigError
 from workbench.workload.base import WorkloadRequest
@@ -25,33 +26,34 @@ class RecordedSession(Session):
     def __init__(self, file: Path) -> None:
         head, phases = read_recording(file)
         try:
-            super().__init__(head.told, head.salt, head.machine, again=file.name)
+            super().__init__(head.told, head.salt, head.machine)
         except (KeyError, TypeError) as error:
             raise ConfigError(
                 f"{file}: its server's settings lack {error}: record it again"
             ) from None
+        self.recording = file.name
         self._file, self._phases = file, deque(phases)
 
-    def serve(
-        self,
-        items: Sequence[WorkloadRequest],
-        source: str,
-        on_end: Callable[[], None] | None = None,
-    ) -> Served:
+    def _see(
+        self, items: Sequence[WorkloadRequest], source: str, on_end: Callable[[], None]
+    ) -> SeenPhase:
         """What was seen when the same requests were sent.
 
         Raises:
             ServerError: The recording has other requests here, or ends before.
         """
         seen = self._next(items, source)
-        phase = self._replayed(items, source, seen.answers, seen.events)
+        for _ in seen.answers:
+            on_end()
+        return seen
+
+    def _paces_of(self, phase: ReplayedPhase, seen: SeenPhase, origin: float) -> list[float]:
+        """Those that were told; a phase that is decided otherwise now has fewer steps."""
         if len(seen.paces) < len(phase.steps):
-            raise ServerError(f"{self._file}: {source} has more steps than paces: record it again")
-        tell_paces(phase, seen.paces[: len(phase.steps)])
-        if on_end is not None:
-            for _ in seen.answers:
-                on_end()
-        return Served(items, seen.answers, phase, seen.others, seen.seconds)
+            raise ServerError(
+                f"{self._file}: {seen.source} has more steps than paces: record it again"
+            )
+        return list(seen.paces[: len(phase.steps)])
 
     def _next(self, items: Sequence[WorkloadRequest], source: str) -> SeenPhase:
         if not self._phases:

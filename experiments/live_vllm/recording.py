@@ -105,6 +105,8 @@ def read_recording(file: Path) -> tuple[Head, list[SeenPhase]]:
     head = _head_in(file, next(lines, ""))
     try:
         return head, [_phase_in(json.loads(line)) for line in lines]
+    except ConfigError:
+        raise
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(file, error) from None
 

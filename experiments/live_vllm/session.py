@@ -63,33 +63,44 @@ class Served:
 class Session(ABC):
     """What a validation asks of a server.
 
-    Attributes:
+    Args:
         told: The server's settings, as its recorder tells them.
-        settings: Those of them that decide.
-        events: Of all phases so far.
         salt: Of tokens, beside the seed: a server that has run before must not know the prompts.
-        machine: Facts of the machine, the code and the date, where they are not those of now.
-        again: The recording that is simulated again; None: a server is asked.
+        machine: Facts of the machine, the code and the date.
+
+    Attributes:
+        settings: Those of `told` that decide.
+        events: Of all phases so far.
+        recording: The name of the recording that is simulated again; None: a server is asked.
     """
 
+    recording: str | None = None
+
     def __init__(
-        self,
-        told: Mapping[str, Any],
-        salt: int = 0,
-        machine: Mapping[str, Any] | None = None,
-        again: str | None = None,
+        self, told: Mapping[str, Any], salt: int, machine: Mapping[str, Any] | None = None
     ) -> None:
         self.told, self.settings = told, ServerSettings.of(told)
-        self.salt, self.machine, self.again = salt, machine or {}, again
+        self.salt, self.machine = salt, machine or {}
         self.events: list[Event] = []
         self._replay = StepReplay(self.settings)
+        self._writer: RecordingWriter | None = None
 
-    @abstractmethod
+    def record_into(self, file: Path, words: Sequence[str], machine: Mapping[str, Any]) -> None:
+        """Write down every phase from now on.
+
+        Args:
+            file: Where to.
+            words: What to type for the same validation.
+            machine: Facts of the machine, the code and the date.
+        """
+        self.machine = machine
+        self._writer = RecordingWriter(file, Head(words, self.told, machine, self.salt))
+
     def serve(
         self,
         items: Sequence[WorkloadRequest],
         source: str,
-        on_end: Callable[[], None] | None = None,
+        on_end: Callable[[], None] = lambda: None,
     ) -> Served:
         """Send the requests at their times, and wait until all have been answered.
 
@@ -101,37 +112,27 @@ class Session(ABC):
         Raises:
             ServerError: One was not answered in full.
         """
-
-    def record_into(self, file: Path, words: Sequence[str], machine: Mapping[str, Any]) -> None:
-        """Write down what is measured from now on, here nothing.
-
-        Args:
-            file: Where to.
-            words: What to type for the same validation.
-            machine: Facts of the machine and the date.
-        """
-        return
-
-    def _replayed(
-        self,
-        items: Sequence[WorkloadRequest],
-        source: str,
-        answers: Sequence[Answer],
-        events: Sequence[Event],
-    ) -> ReplayedPhase:
-        self.events += events
+        seen = self._see(items, source, on_end)
+        self.events += seen.events
         by_id = {item.request_id: item for item in items}
-        return self._replay.phase(events, by_id, _origin(answers), source)
+        origin = min(answer.sent_at for answer in seen.answers)
+        phase = self._replay.phase(seen.events, by_id, origin, source)
+        seen = replace(seen, paces=self._paces_of(phase, seen, origin))
+        pairs = zip(phase.steps, seen.paces, strict=True)
+        phase.steps = [replace(step, pace=pace) for step, pace in pairs]
+        if self._writer is not None:
+            self._writer.add(seen)
+        return Served(items, seen.answers, phase, seen.others, seen.seconds)
 
+    @abstractmethod
+    def _see(
+        self, items: Sequence[WorkloadRequest], source: str, on_end: Callable[[], None]
+    ) -> SeenPhase:
+        """What is seen of a phase, paces left out where they are told of replayed steps."""
 
-def _origin(answers: Sequence[Answer]) -> float:
-    return min(answer.sent_at for answer in answers)
-
-
-def tell_paces(phase: ReplayedPhase, paces: Sequence[float]) -> None:
-    """Each step the machine's pace around it."""
-    pairs = zip(phase.steps, paces, strict=True)
-    phase.steps = [replace(step, pace=pace) for step, pace in pairs]
+    @abstractmethod
+    def _paces_of(self, phase: ReplayedPhase, seen: SeenPhase, origin: float) -> list[float]:
+        """The machine's pace around each step; 0 where nothing is known of it."""
 
 
 class LiveSession(Session):
@@ -169,20 +170,10 @@ class LiveSession(Session):
         self._client = CompletionClient(url, model or first_model(url), timeout_s)
         self._url, self._why_dead, self._cpu_s = url, why_dead, cpu_s
         self._paces = PaceLog(pace_files(record))
-        self._writer: RecordingWriter | None = None
 
-    def record_into(self, file: Path, words: Sequence[str], machine: Mapping[str, Any]) -> None:
-        """Write down every phase from now on."""
-        self.machine = machine
-        self._writer = RecordingWriter(file, Head(words, self.told, machine, self.salt))
-
-    def serve(
-        self,
-        items: Sequence[WorkloadRequest],
-        source: str,
-        on_end: Callable[[], None] | None = None,
-    ) -> Served:
-        """See the base class."""
+    def _see(
+        self, items: Sequence[WorkloadRequest], source: str, on_end: Callable[[], None]
+    ) -> SeenPhase:
         watch, before, start = MachineWatch(), self._cpu_s(), time.monotonic()
         answers = self._client.answers(asks(items), on_end)
         others, after, seconds = watch.others(), self._cpu_s(), time.monotonic() - start
@@ -191,19 +182,12 @@ class LiveSession(Session):
         else:
             others = None
         self._check(answers, source)
-        answers = [_rounded(answer) for answer in answers]
-        events = self._settled_events()
-        phase = self._replayed(items, source, answers, events)
-        paces = self._paces_of(phase, _origin(answers))
-        tell_paces(phase, paces)
+        answers, events = [_rounded(answer) for answer in answers], self._settled_events()
         seconds = time.monotonic() - start
-        if self._writer is not None:
-            seen = SeenPhase(source, digest(items), answers, events, paces, others, seconds)
-            self._writer.add(seen)
-        return Served(items, answers, phase, others, seconds)
+        return SeenPhase(source, digest(items), answers, events, (), others, seconds)
 
-    def _paces_of(self, phase: ReplayedPhase, origin: float) -> list[float]:
-        """The machine's pace around the middle of each step, where the server's workers tell it."""
+    def _paces_of(self, phase: ReplayedPhase, seen: SeenPhase, origin: float) -> list[float]:
+        """Around the middle of each step, where the server's workers tell it."""
         starts = phase.log.start_s.tolist()
         middles = (
             origin + start + step.seconds / 2

@@ -199,11 +199,11 @@ class Validation:
 
     def _facts(self, session: Session) -> Mapping[str, Any]:
         server = {f"server {name}": value for name, value in session.told.items()}
-        facts = dict(session.machine or machine_of_now()) | {"seed": self._seed}
-        if session.again is None:
+        facts = dict(session.machine) | {"seed": self._seed}
+        if session.recording is None:
             facts["wall_s"] = self._watch.wall_s()
         else:
-            facts["simulated again"] = f"{session.again} at revision {code_revision()}"
+            facts["simulated again"] = f"{session.recording} at revision {code_revision()}"
         return facts | server
 
 
